@@ -1,0 +1,1 @@
+"""Adapters: what joins the core to stores, wires and devices."""

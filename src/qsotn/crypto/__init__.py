@@ -1,0 +1,1 @@
+"""Cryptography: suites, envelopes, identities and key schedules, each following a named standard."""

@@ -1,0 +1,1 @@
+"""The key network behind AK: link pools and relay."""

@@ -1,0 +1,1 @@
+"""The procedures: the paper's figures as ladders of declared steps."""
