@@ -25,7 +25,7 @@ ProcedureId = NewType("ProcedureId", str)
 
 
 Entropy = Callable[[int], bytes]
-"""A source of that many unpredictable bytes. The core never asks the machine itself, so that vectors and replays are plain calls."""
+"""A source of that many unpredictable bytes; an argument everywhere, so that vectors and replays are plain calls."""
 
 
 class Role(StrEnum):
@@ -45,7 +45,7 @@ def role_of(party: PartyId) -> Role:
     Raises `UsageError` for an identifier without a known role.
     """
     prefix, _, name = party.partition("/")
-    if not name or prefix not in Role:
+    if not name or prefix not in set(Role):
         raise UsageError(f"{party!r} is no party: expected role/name with a role of {', '.join(Role)}")
     return Role(prefix)
 
@@ -93,8 +93,9 @@ class QualityOfService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Secret:
     """Key material that shows itself to no one by accident.
 
-    The representation is blind, comparison is constant-time, and pickling, copying, hashing and formatting are refused or blind. `erase`
-    overwrites the buffer this object owns; copies that CPython or a library made are beyond its reach, and no claim is made for them.
+    The representation is blind, comparison is constant-time, and pickling, copying and hashing are refused. `erase`
+    overwrites the buffer this object owns; copies that CPython or a library made are beyond its reach, and no claim
+    is made for them.
     """
 
     __slots__ = ("_buffer",)
