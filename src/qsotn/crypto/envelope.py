@@ -71,6 +71,11 @@ def claimed_signer(message: bytes) -> bytes:
     return _parse(message).kid
 
 
+def claimed_payload(message: bytes) -> bytes:
+    """Return what a message says. NOT verified: good for finding the certificates it carries, never for a decision."""
+    return _parse(message).payload
+
+
 def seal(suite: Suite, recipient_public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Encrypt to a raw KEM public key; returns HPKE's enc ‖ ciphertext. `info` binds the context.
 

@@ -14,6 +14,11 @@ _PREFIX: Final = b"qsotn/v1/"
 MESSAGE: Final = _PREFIX + b"message/"
 """COSE_Sign1 external_aad of a message (RFC 9052, section 4.3); `message_context` appends the message's name."""
 
+SEALED: Final = _PREFIX + b"sealed"
+"""HPKE info of a signed message on a sealed interface, before the interface's and both parties' names."""
+TOKEN: Final = _PREFIX + b"token"
+"""COSE_Sign1 external_aad of a service token (Figure 4, step 1)."""
+
 IDENTITY_STATE: Final = _PREFIX + b"identity-state"
 """A party's private keys and certificates, serialised for its own store."""
 AUTHORITY_STATE: Final = _PREFIX + b"authority-state"

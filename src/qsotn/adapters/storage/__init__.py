@@ -1,1 +1,1 @@
-"""Stores."""
+"""Stores: `sqlite` (one file a party)."""

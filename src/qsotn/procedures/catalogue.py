@@ -1,0 +1,13 @@
+"""Every ladder there is, by name."""
+
+from __future__ import annotations
+
+from qsotn.procedures.deletion import DELETION
+from qsotn.procedures.initialization import INITIALIZATION
+from qsotn.procedures.key_supply import KEY_BLOCK, KEY_SUPPLY
+from qsotn.procedures.ladder import Ladder
+from qsotn.procedures.leased_line import LEASED_LINE, REKEY
+
+LADDERS: dict[str, Ladder] = {
+    ladder.name: ladder for ladder in (INITIALIZATION, LEASED_LINE, REKEY, DELETION, KEY_SUPPLY, KEY_BLOCK)
+}
