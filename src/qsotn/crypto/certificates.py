@@ -177,6 +177,22 @@ def certified_kem(extensions: x509.Extensions) -> tuple[Suite, bytes]:
     return chosen, key.public_key
 
 
+def check_usage(extensions: x509.Extensions) -> None:
+    """Raise `BadProof` unless the certificate says what its key is for, and signing is among it.
+
+    Path validation treats both extensions as optional, and then everything is permitted.
+    """
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except x509.ExtensionNotFound as error:
+        raise BadProof(
+            "the certificate does not say what its key is for: expected both key usage extensions"
+        ) from error
+    if not usage.digital_signature:
+        raise BadProof("the certificate's key is not for digital signatures")
+
+
 def device_serial(subject: x509.Name) -> str | None:
     """Return the serialNumber of a subject, or None; raises `BadProof` if there are several."""
     values = subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)

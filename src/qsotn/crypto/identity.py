@@ -217,6 +217,9 @@ def _check_path(
     leaf: x509.Certificate, between: list[x509.Certificate], root: x509.Certificate, at: dt.datetime
 ) -> None:
     policy = verification.PolicyBuilder().store(verification.Store([root])).time(at)
+    if not all(isinstance(certificate.public_key(), VerificationKey) for certificate in (leaf, *between, root)):
+        # One classical signature in the path would undo all the post-quantum ones.
+        raise BadProof("the certificate's path holds a key that is not ML-DSA-65 or ML-DSA-87")
     try:
         policy.max_chain_depth(_MAX_INTERMEDIATES).build_client_verifier().verify(leaf, between)
     except (verification.VerificationError, ValueError) as error:
@@ -224,6 +227,7 @@ def _check_path(
 
 
 def _proven(leaf: x509.Certificate, party: PartyId, der: bytes) -> Verified:
+    certificates.check_usage(leaf.extensions)
     chosen, kem_public = certificates.certified_kem(leaf.extensions)
     key, role, serial = leaf.public_key(), role_of(party), certificates.device_serial(leaf.subject)
     if not isinstance(key, chosen.signature.verification_type):
@@ -245,6 +249,45 @@ def _extensions(certificate: x509.Certificate) -> x509.Extensions:
         return certificate.extensions
     except (ValueError, x509.DuplicateExtension) as error:
         raise BadProof("the certificate's extensions cannot be read") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """What a party asks to have certified, having shown that it holds the signing key."""
+
+    party: PartyId
+    serial: str | None
+    suite: Suite = field(repr=False)
+    signing_public: bytes = field(repr=False)
+    kem_public: bytes = field(repr=False)
+
+
+def certificate_request(identity: Identity, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> bytes:
+    """Return a PKCS#10 request (DER) for the keys of an identity, for example a CPE's for its LDevID."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_parsed(identity.chain[0]).subject)
+    for extension, critical in certificates.end_entity_extensions(
+        identity.party, trust_domain, identity.suite.number, identity.kem.public
+    ):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(identity.signing_key, None).public_bytes(Encoding.DER)
+
+
+def verify_request(request: bytes, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> CertificateRequest:
+    """Check a request's signature and form; raises `BadProof`.
+
+    Whether this party may have these keys certified is for the issuer to decide. The KEM key is not proven to be held:
+    a party that names another's gains nothing, it only cannot open what is then sealed to it.
+    """
+    try:
+        parsed = x509.load_der_x509_csr(request)
+        held, extensions, key = parsed.is_signature_valid, parsed.extensions, parsed.public_key()
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise BadProof(f"{len(request)} bytes are no certificate request") from error
+    chosen, kem_public = certificates.certified_kem(extensions)
+    if not held or not isinstance(key, chosen.signature.verification_type):
+        raise BadProof("the certificate request is not signed by the key it asks for, or that key is of another suite")
+    party, serial = certificates.certified_party(extensions, trust_domain), certificates.device_serial(parsed.subject)
+    return CertificateRequest(party, serial, chosen, key.public_bytes_raw(), kem_public)
 
 
 def _serial(entropy: Entropy) -> int:
