@@ -17,6 +17,7 @@ import uuid
 from typing import Annotated, Final, TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -32,6 +33,15 @@ HPKE_KEY_OID: Final = x509.ObjectIdentifier(f"2.25.{uuid.UUID('6f1c1b0e-5a0d-4f0
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SERIAL_NUMBER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+
+UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for a certificate or request that it cannot read, at load or at first access."""
 
 Extension: TypeAlias = tuple[x509.ExtensionType, bool]
 """An extension and whether it is critical."""
@@ -139,6 +149,22 @@ def _aware(moment: dt.datetime) -> dt.datetime:
     if moment.tzinfo is None:
         raise ValueError("a time without a time zone means a different moment on every machine")
     return moment
+
+
+def read_certificate(der: bytes) -> x509.Certificate:
+    """Parse a certificate so far that nothing in it can fail to be read later; raises `BadProof`."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.public_key()
+        _ = certificate.extensions  # parsed at first access, and it is this access that may fail
+    except UNREADABLE as error:
+        raise BadProof(f"{len(der)} bytes are no X.509 certificate that can be read") from error
+    if certificate.serial_number <= 0:
+        raise BadProof("the certificate's serial number is not positive (RFC 5280, section 4.1.2.2)")
+    if not der.endswith(b"\x00" + certificate.signature):
+        # The parser lets the count of unused bits vary where the last bits are zero: one certificate, two hashes.
+        raise BadProof("the certificate's signature is not whole bytes")
+    return certificate
 
 
 def certified_party(extensions: x509.Extensions, trust_domain: str) -> PartyId:

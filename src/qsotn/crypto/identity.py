@@ -203,9 +203,9 @@ def _verified_path(chain: tuple[bytes, ...], trust: TrustAnchors) -> tuple[Verif
     """
     if not 1 <= len(chain) <= 1 + _MAX_INTERMEDIATES:
         raise BadProof(f"a chain of {len(chain)} certificates: expected 1 to {1 + _MAX_INTERMEDIATES}")
-    leaf, *intermediates = [_parsed(der) for der in chain]
-    party = certificates.certified_party(_extensions(leaf), trust.trust_domain)
-    root = _parsed(trust.root_for(role_of(party)))
+    leaf, *intermediates = [certificates.read_certificate(der) for der in chain]
+    party = certificates.certified_party(leaf.extensions, trust.trust_domain)
+    root = certificates.read_certificate(trust.root_for(role_of(party)))
     path = (leaf, *intermediates, root)
     opens = max(certificate.not_valid_before_utc for certificate in path)
     _check_path(leaf, intermediates, root, opens)
@@ -222,7 +222,7 @@ def _check_path(
         raise BadProof("the certificate's path holds a key that is not ML-DSA-65 or ML-DSA-87")
     try:
         policy.max_chain_depth(_MAX_INTERMEDIATES).build_client_verifier().verify(leaf, between)
-    except (verification.VerificationError, ValueError) as error:
+    except verification.VerificationError as error:
         raise BadProof(f"the certificate does not lead to the root of its role: {error}") from error
 
 
@@ -235,20 +235,6 @@ def _proven(leaf: x509.Certificate, party: PartyId, der: bytes) -> Verified:
     if (serial is not None) is not (role is Role.CPE):
         raise BadProof(f"the certificate of {party}: a device carries a serial number, and only a device does")
     return Verified(party, role, serial, chosen, key, kem_public, hashlib.sha384(der).digest())
-
-
-def _parsed(der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise BadProof(f"{len(der)} bytes are no X.509 certificate") from error
-
-
-def _extensions(certificate: x509.Certificate) -> x509.Extensions:
-    try:
-        return certificate.extensions
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise BadProof("the certificate's extensions cannot be read") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +250,9 @@ class CertificateRequest:
 
 def certificate_request(identity: Identity, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> bytes:
     """Return a PKCS#10 request (DER) for the keys of an identity, for example a CPE's for its LDevID."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(_parsed(identity.chain[0]).subject)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        certificates.read_certificate(identity.chain[0]).subject
+    )
     for extension, critical in certificates.end_entity_extensions(
         identity.party, trust_domain, identity.suite.number, identity.kem.public
     ):
@@ -281,7 +269,7 @@ def verify_request(request: bytes, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> 
     try:
         parsed = x509.load_der_x509_csr(request)
         held, extensions, key = parsed.is_signature_valid, parsed.extensions, parsed.public_key()
-    except (ValueError, x509.DuplicateExtension) as error:
+    except certificates.UNREADABLE as error:
         raise BadProof(f"{len(request)} bytes are no certificate request") from error
     chosen, kem_public = certificates.certified_kem(extensions)
     if not held or not isinstance(key, chosen.signature.verification_type):

@@ -11,8 +11,8 @@ from typing import Final
 
 _PREFIX: Final = b"qsotn/v1/"
 
-MESSAGE: Final = _PREFIX + b"message/"
-"""COSE_Sign1 external_aad of a message (RFC 9052, section 4.3); `message_context` appends the message's name."""
+MESSAGE: Final = _PREFIX + b"message"
+"""COSE_Sign1 external_aad of a protocol message (RFC 9052, section 4.3), whose signed content names its type."""
 
 SEALED: Final = _PREFIX + b"sealed"
 """HPKE info of a signed message on a sealed interface, before the interface's and both parties' names."""
@@ -50,8 +50,3 @@ VAULT_EXTRACT: Final = _PREFIX + b"vault/extract"
 """HKDF-Extract salt over a key-encryption key."""
 VAULT_WRAP: Final = _PREFIX + b"vault/wrap"
 """HKDF-Expand info of the key that wraps secrets at rest."""
-
-
-def message_context(name: str) -> bytes:
-    """Return the envelope context of the message type of that name, for example `KeyFileRequest`."""
-    return MESSAGE + name.encode()

@@ -1,0 +1,188 @@
+"""The envelope: COSE_Sign1 as RFC 9052 and RFC 9964 write it, HPKE to one recipient, and everything that is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from qsotn.crypto import cbor, envelope
+from qsotn.crypto.identity import Identity
+from qsotn.crypto.suites import SUITES, VerificationKey, suite
+from qsotn.domain import Secret
+from qsotn.errors import BadProof, BadSignature, MalformedMessage, QsotnError, WrongParty
+
+CONTEXT = b"qsotn/v1/test"
+PAYLOAD = b"what is said"
+NUMBERS = sorted(SUITES)
+
+
+def key_of(identity: Identity) -> VerificationKey:
+    return identity.signing_key.public_key()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signed_message_opens(world: Any, number: int) -> None:
+    signer = world.qssp[number]
+    message = envelope.sign(signer, CONTEXT, PAYLOAD)
+    asked: list[bytes] = []
+
+    def find(kid: bytes) -> VerificationKey:
+        asked.append(kid)
+        return key_of(signer)
+
+    signed = envelope.open_signed(message, CONTEXT, find)
+    assert (signed.kid, signed.payload, asked) == (b"qssp/jinan", PAYLOAD, [b"qssp/jinan"])
+    assert signed.digest == hashlib.sha384(len(message).to_bytes(4, "big") + message).digest()
+    assert envelope.claimed_signer(message) == b"qssp/jinan"
+
+
+def test_the_bytes_are_those_of_rfc_9052_and_rfc_9964(world: Any) -> None:
+    """Written out by hand: tag 18, array of 4; the header {1: -49, 4: kid}; Sig_structure; the empty ML-DSA context."""
+    signer = world.qssp[1]
+    message = envelope.sign(signer, CONTEXT, PAYLOAD)
+    kid = b"qssp/jinan"
+    header = bytes.fromhex("a2 01 3830 04") + bytes([0x40 + len(kid)]) + kid
+    payload = bytes([0x40 + len(PAYLOAD)]) + PAYLOAD
+    front = bytes.fromhex("d2 84") + bytes([0x40 + len(header)]) + header + b"\xa0" + payload + bytes.fromhex("59 0ced")
+    assert message[: len(front)] == front
+    signature = message[len(front) :]
+    assert len(signature) == 3309
+    structure = (
+        b"\x84\x6aSignature1" + bytes([0x40 + len(header)]) + header + bytes([0x40 + len(CONTEXT)]) + CONTEXT + payload
+    )
+    key_of(signer).verify(signature, structure)
+
+
+def test_other_bytes_context_key_or_algorithm_do_not_verify(world: Any) -> None:
+    signer = world.qssp[1]
+    message = envelope.sign(signer, CONTEXT, PAYLOAD)
+    for context, key in [
+        (b"qsotn/v1/other", key_of(signer)),
+        (b"", key_of(signer)),
+        (CONTEXT, key_of(world.cpe[1])),
+        (CONTEXT, key_of(world.qssp[2])),
+    ]:
+        with pytest.raises(BadSignature):
+            envelope.open_signed(message, context, {b"qssp/jinan": key}.__getitem__)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_no_flipped_bit_passes(world: Any, number: int) -> None:
+    """Every byte of header and payload, and bytes throughout the signature."""
+    signer = world.qssp[number]
+    message = envelope.sign(signer, CONTEXT, PAYLOAD)
+    places = [*range(60), *range(60, len(message), 211), len(message) - 1]
+    for place in places:
+        changed = bytearray(message)
+        changed[place] ^= 1 << (place % 8)
+        with pytest.raises((BadSignature, MalformedMessage)):
+            envelope.open_signed(bytes(changed), CONTEXT, lambda _: key_of(signer))
+
+
+def test_what_the_key_finder_raises_is_what_the_caller_sees(world: Any) -> None:
+    def unknown(kid: bytes) -> VerificationKey:
+        raise WrongParty(f"{kid!r} is not known here")
+
+    with pytest.raises(WrongParty):
+        envelope.open_signed(envelope.sign(world.qssp[1], CONTEXT, PAYLOAD), CONTEXT, unknown)
+
+
+def framed(protected: object, unprotected: object = None, payload: object = b"p", signature: object = b"s") -> bytes:
+    header = cbor.encode(protected) if isinstance(protected, dict) else protected
+    return b"\xd2" + cbor.encode([header, {} if unprotected is None else unprotected, payload, signature])
+
+
+FINE = {1: -49, 4: b"kid"}
+
+NOT_SIGN1 = {
+    "nothing": b"",
+    "no tag": framed(FINE)[1:],
+    "another tag": b"\xd1" + framed(FINE)[1:],
+    "tag in two bytes": b"\xd8\x12" + framed(FINE)[1:],
+    "tag alone": b"\xd2",
+    "a map": b"\xd2" + cbor.encode({}),
+    "three parts": b"\xd2" + cbor.encode([cbor.encode(FINE), {}, b"p"]),
+    "five parts": b"\xd2" + cbor.encode([cbor.encode(FINE), {}, b"p", b"s", b""]),
+    "trailing byte": framed(FINE) + b"\x00",
+    "unprotected header in use": framed(FINE, {1: -49}),
+    "detached payload": b"\xd2" + cbor.encode([cbor.encode(FINE), {}, None, b"s"]),
+    "payload is text": framed(FINE, payload="p"),
+    "signature is text": framed(FINE, signature="s"),
+    "header is empty": framed(b""),
+    "header is no map": framed(cbor.encode([1])),
+    "header is not canonical": framed(bytes.fromhex("a2 04 43 6b6964 01 3830")),
+    "no algorithm": framed({4: b"kid"}),
+    "no signer": framed({1: -49}),
+    "one parameter more": framed({**FINE, 2: [1]}),
+    "ES256": framed({1: -7, 4: b"kid"}),
+    "ML-DSA-44": framed({1: -48, 4: b"kid"}),
+    "algorithm is text": framed({1: "ML-DSA-65", 4: b"kid"}),
+    "algorithm is a boolean": framed({1: True, 4: b"kid"}),
+    "signer is text": framed({1: -49, 4: "kid"}),
+}
+
+
+@pytest.mark.parametrize("message", NOT_SIGN1.values(), ids=NOT_SIGN1)
+def test_what_is_not_our_cose_sign1_is_malformed(world: Any, message: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        envelope.open_signed(message, CONTEXT, lambda _: key_of(world.qssp[1]))
+    with pytest.raises(MalformedMessage):
+        envelope.claimed_signer(message)
+
+
+def test_a_well_formed_forgery_is_a_bad_signature(world: Any) -> None:
+    for signature in (b"", b"s", bytes(3309), bytes(3310)):
+        with pytest.raises(BadSignature):
+            envelope.open_signed(framed(FINE, signature=signature), CONTEXT, lambda _: key_of(world.qssp[1]))
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_sealed_bytes_open_for_the_recipient_alone(world: Any, number: int) -> None:
+    row, recipient, other = suite(number), world.cpe[number].kem, world.qssp[number].kem
+    sealed = envelope.seal(row, recipient.public, PAYLOAD, b"info")
+    assert envelope.unseal(row, recipient, sealed, b"info") == PAYLOAD
+    assert PAYLOAD not in sealed
+    assert sealed != envelope.seal(row, recipient.public, PAYLOAD, b"info")
+    for key, given, info in [(other, sealed, b"info"), (recipient, sealed, b"other"), (recipient, sealed, b"")]:
+        with pytest.raises(BadProof):
+            envelope.unseal(row, key, given, info)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_changed_sealed_bytes_do_not_open(world: Any, number: int) -> None:
+    row, recipient = suite(number), world.cpe[number].kem
+    sealed = envelope.seal(row, recipient.public, PAYLOAD, b"info")
+    wrong = [sealed[:size] for size in (0, 1, row.kem.enc_bytes, row.kem.enc_bytes + 15, len(sealed) - 1)]
+    wrong += [sealed + b"\x00"]
+    for place in [*range(0, len(sealed), 97), row.kem.enc_bytes - 1, row.kem.enc_bytes, len(sealed) - 1]:
+        wrong.append(sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :])
+    for changed in wrong:
+        with pytest.raises(BadProof):
+            envelope.unseal(row, recipient, changed, b"info")
+
+
+def test_a_key_of_another_suite_or_an_erased_one_opens_nothing(world: Any) -> None:
+    row = suite(1)
+    pair = row.kem_key(Secret(bytes(32)))
+    sealed = envelope.seal(row, pair.public, PAYLOAD, b"info")
+    with pytest.raises(BadProof, match="suite"):
+        envelope.unseal(row, world.cpe[2].kem, sealed, b"info")
+    pair.erase()
+    with pytest.raises(BadProof, match="erased"):
+        envelope.unseal(row, pair, sealed, b"info")
+
+
+def test_nothing_is_sealed_to_what_is_no_key(world: Any) -> None:
+    public = world.cpe[1].kem.public
+    for wrong in (b"", public[:-1], world.cpe[2].kem.public, b"\xff" * len(public), public[:1184] + bytes(32)):
+        with pytest.raises(QsotnError) as caught:
+            envelope.seal(suite(1), wrong, PAYLOAD, b"info")
+        assert isinstance(caught.value, BadProof | MalformedMessage)
+
+
+def test_digest_separates_its_parts() -> None:
+    assert envelope.digest(b"ab", b"c") != envelope.digest(b"a", b"bc")
+    assert envelope.digest(b"abc") != envelope.digest(b"ab", b"c") != envelope.digest(b"ab", b"c", b"")
+    assert envelope.digest(b"ab") == hashlib.sha384(b"\x00\x00\x00\x02ab").digest()
