@@ -35,7 +35,7 @@ def test_a_signed_message_opens(world: Any, number: int) -> None:
     signed = envelope.open_signed(message, CONTEXT, find)
     assert (signed.kid, signed.payload, asked) == (b"qssp/jinan", PAYLOAD, [b"qssp/jinan"])
     assert signed.digest == hashlib.sha384(len(message).to_bytes(4, "big") + message).digest()
-    assert envelope.claimed_signer(message) == b"qssp/jinan"
+    assert (envelope.claimed_signer(message), envelope.claimed_payload(message)) == (b"qssp/jinan", PAYLOAD)
 
 
 def test_the_bytes_are_those_of_rfc_9052_and_rfc_9964(world: Any) -> None:
@@ -130,6 +130,8 @@ def test_what_is_not_our_cose_sign1_is_malformed(world: Any, message: bytes) -> 
         envelope.open_signed(message, CONTEXT, lambda _: key_of(world.qssp[1]))
     with pytest.raises(MalformedMessage):
         envelope.claimed_signer(message)
+    with pytest.raises(MalformedMessage):
+        envelope.claimed_payload(message)
 
 
 def test_a_well_formed_forgery_is_a_bad_signature(world: Any) -> None:
