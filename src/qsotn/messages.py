@@ -94,7 +94,7 @@ class BindingConfirmation(Message, frozen=True):
 
 
 class VoucherCopy(Message, frozen=True):
-    """7, POMP→PMP: the voucher for the device, opening the PMP's gate between this device and its QSSP."""
+    """7, QSSP→PMP: the voucher as the POMP signed it; it opens the PMP's gate between this device and its QSSP."""
 
     cpe: PartyId
     voucher_signed: bytes
@@ -289,10 +289,11 @@ class KeyServiceResponse(Message, frozen=True):
 
 
 class KeyServiceResponseCopy(Message, frozen=True):
-    """7, each QSSP→PMP: the response as signed; it opens the PMP's gate for this line's session keys."""
+    """7, each QSSP→PMP: the same answer for the PMP, whom the paper names as step 7's receiver."""
 
     line: LineId
-    response_signed: bytes
+    cpe: PartyId
+    admitted_intervals: int
 
 
 class KeyServiceConfirmation(Message, frozen=True):
@@ -302,17 +303,18 @@ class KeyServiceConfirmation(Message, frozen=True):
     transcript: bytes
 
 
-class ServiceGrant(Message, frozen=True):
-    """8, POMP→PMP: the line may take keys (our extension: nothing in the paper tells CPE A to begin step 9)."""
+class KeyServiceConfirmationCopy(Message, frozen=True):
+    """8, each QSSP→PMP: the confirmation as signed (our extension: the paper never tells CPE A to begin step 9)."""
 
     line: LineId
-    transcript: bytes
+    confirmation_signed: bytes
 
 
-class ServiceGrantDelivery(Message, frozen=True):
-    """8, PMP→each CPE: the POMP's grant as it was signed."""
+class ServiceGrant(Message, frozen=True):
+    """8, PMP→each CPE: the line may take keys; the POMP's confirmation to this device's QSSP, as it was signed."""
 
-    grant_signed: bytes
+    line: LineId
+    confirmation_signed: bytes
 
 
 class SessionKeyRequest(Message, frozen=True):

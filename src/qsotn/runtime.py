@@ -2,11 +2,14 @@
 
 A `Node` is the only thing that runs step functions. What always holds:
 
-- A datagram is opened, held against the ladder and the row, and handled inside one transaction. Any error rolls all of it back,
+- A datagram is opened, held against the ladder and the row, and handled inside one transaction. Any error rolls all
+of it back,
   so a message that is forged, replayed, early, late or from the wrong party leaves no trace but a count.
-- A row keeps the digest of everything it heard. The same bytes again get a receipt, and the stored answers become due again byte
+- A row keeps the digest of everything it heard. The same bytes again get a receipt, and the stored answers become due
+again byte
   for byte; other bytes for a step already heard are `ReplayedMessage`.
-- Nothing is sent that is not committed. A datagram stays in the outbox until the next hop has it durably, so a crash between
+- Nothing is sent that is not committed. A datagram stays in the outbox until the next hop has it durably, so a crash
+between
   any two writes loses nothing and repeats only what the receiver recognises.
 """
 
@@ -21,8 +24,17 @@ from typing import Any
 from qsotn import wire
 from qsotn.crypto.identity import Identity, TrustAnchors
 from qsotn.crypto.vault import Vault
-from qsotn.domain import Entropy, PartyId, ProcedureId, Role, role_of
-from qsotn.errors import ExpiredMessage, KeyShortage, LineError, OutOfOrder, PeerError, Refusal, ReplayedMessage, WrongParty
+from qsotn.domain import Entropy, LineId, PartyId, ProcedureId, Role, role_of
+from qsotn.errors import (
+    ExpiredMessage,
+    KeyShortage,
+    LineError,
+    OutOfOrder,
+    PeerError,
+    Refusal,
+    ReplayedMessage,
+    WrongParty,
+)
 from qsotn.interfaces import BY_NAME, Seat
 from qsotn.messages import EncryptedLine, Message, ProcedureRefusal
 from qsotn.parties.cpe import Cpe
@@ -108,7 +120,9 @@ class Node:
             for _, row in list(work.stored.items()):
                 awaited = LADDERS[row.ladder].awaited(row.seat, row.heard) if row.state is State.RUNNING else []
                 if row.subject == line and awaited and awaited[0][0].on_line:
-                    self._take_from_line(work, work.add(row), awaited[0], EncryptedLine(row_line(row), generation), armed_at)
+                    self._take_from_line(
+                        work, work.add(row), awaited[0], EncryptedLine(LineId(line), generation), armed_at
+                    )
             self._post_all(work, b"")
 
     def tick(self) -> None:
@@ -151,7 +165,8 @@ class Node:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        # A receipt may be written late: losing it only means that the receiver sees, and recognises, the same bytes again.
+        # A receipt may be written late: losing it only means that the receiver sees, and recognises, the same bytes
+        # again.
         receipts = list(self._receipts)
         with self._store.transaction() as transaction:
             for number in receipts:
@@ -162,9 +177,7 @@ class Node:
     @contextmanager
     def _work(self) -> Iterator[Work]:
         with self._transaction() as transaction:
-            work = Work(
-                Desk(self.identity, self._anchors, transaction, self._vault, self._entropy, self._clock())
-            )
+            work = Work(Desk(self.identity, self._anchors, transaction, self._vault, self._entropy, self._clock()))
             yield work
             for row in work.rows.values():
                 work.stored.put(row.key, row)
@@ -253,9 +266,7 @@ class Node:
         if ladder.inbound(seat)[0] is not step or any(one is seat for one, _ in next(iter(ladder)).edges):
             raise OutOfOrder(f"{envelope!r}: {self.party} knows no such procedure yet")
         seats = {seat: self.party, envelope.sender_seat: envelope.sender}
-        return work.add(
-            Row(envelope.procedure, ladder.name, seat, "", seats, envelope.expires_at, work.desk.now)
-        )
+        return work.add(Row(envelope.procedure, ladder.name, seat, "", seats, envelope.expires_at, work.desk.now))
 
     def _check_awaited(self, ladder: Ladder, row: Row, step: Step, envelope: wire.Envelope) -> None:
         if row.state is State.FAILED:
@@ -273,7 +284,14 @@ class Node:
         row.seats.setdefault(envelope.sender_seat, envelope.sender)
         complete = self._complete(row, step)
         turn = Turn(
-            work, row, received.message, envelope.sender, envelope.sender_seat, received.signed, received.digest, complete
+            work,
+            row,
+            received.message,
+            envelope.sender,
+            envelope.sender_seat,
+            received.signed,
+            received.digest,
+            complete,
         )
         step.act(self._seated(work), turn)
         self._journal(work, row, step, envelope.sender, envelope.issued_at)
@@ -356,14 +374,20 @@ class Node:
     def _post(self, work: Work, outgoing: Outgoing, cause: bytes) -> None:
         row, ladder = outgoing.row, LADDERS[outgoing.row.ladder]
         if isinstance(outgoing.message, ProcedureRefusal):
-            label, interface, answers, introduces = "refusal", ladder.interface_between(row.seat, outgoing.to), b"", False
+            label, interface, answers, introduces = (
+                "refusal",
+                ladder.interface_between(row.seat, outgoing.to),
+                b"",
+                False,
+            )
         else:
             step = ladder.of_message(type(outgoing.message))
             if (row.seat, outgoing.to) not in step.edges:
                 raise WrongParty(f"{ladder.name} step {step.label} does not go from {row.seat} to {outgoing.to}")
             answers = b"" if step.answers is None else row.heard[heard_key(step.answers, outgoing.to)]
             label, interface, introduces = step.label, step.interface, step.introduces
-        assert interface is not None
+        if interface is None:
+            raise WrongParty(f"{row.seat} and {outgoing.to} never meet in {row.ladder}")
         envelope = wire.Envelope(
             version=wire.VERSION,
             interface=interface.name,

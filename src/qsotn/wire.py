@@ -150,10 +150,13 @@ def open_as(expected: type[M], signed: bytes, author: PartyId, key_of: Callable[
     return Received(received.envelope, received.message, signed, received.digest)
 
 
+def claimed_author(signed: bytes) -> PartyId:
+    """Return the author a message claims, to choose whose key must verify it. Never a decision by itself."""
+    return _party(envelope.claimed_signer(signed))
+
+
 def peek(expected: type[M], signed: bytes) -> M:
-    """Read a message *without* verifying it, to find the certificates it offers. Verify with them before any other
-    use.
-    """
+    """Read a message *without* verifying it, to find the certificates it offers; verify it before any other use."""
     content: Envelope = _convert(cbor.decode(envelope.claimed_payload(signed)), Envelope, "the envelope")
     peeked: M = _convert(content.body, expected, expected.__name__)
     return peeked

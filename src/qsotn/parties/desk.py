@@ -122,9 +122,7 @@ class Desk:
     def open_introduced(
         self, expected: type[M], signed: bytes, author: PartyId, chain_of: Callable[[M], Chain]
     ) -> wire.Received[M]:
-        """Verify a message that carries its author's own certificates; the chain decides, the content only offers
-        it.
-        """
+        """Verify a message that carries its author's own certificates: the content offers them, the anchors decide."""
         offered = chain_of(wire.peek(expected, signed))
         verified = self.verify_chain(offered)
         if verified.party != author:

@@ -109,11 +109,10 @@ class Ladder:
 
         return declare
 
-    def excerpt(self, name: str, source: str, numbers: Collection[int]) -> Ladder:
-        """Return the steps of these numbers as a procedure of its own, with the same functions and the same numbers."""
-        part = Ladder(name, source, [step for step in self if step.number in numbers])
-        part.compensations = self.compensations
-        return part.sealed()
+    def excerpt(self, name: str, source: str, first: str, last: str) -> Ladder:
+        """Return the steps from `first` to `last` as a procedure of its own: the same functions, the same labels."""
+        labels = list(self._steps)
+        return Ladder(name, source, [self[label] for label in labels[labels.index(first) : labels.index(last) + 1]])
 
     def sealed(self) -> Ladder:
         """Check the declarations against each other and return the ladder. Raises `ValueError` at import."""

@@ -1,1 +1,1 @@
-"""Transports."""
+"""Transports: `local` (all parties in one process)."""

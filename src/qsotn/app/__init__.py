@@ -1,0 +1,1 @@
+"""What the commands do: parties put together, a line run, a report made."""
