@@ -30,7 +30,8 @@ DEFAULT_TRUST_DOMAIN: Final = "qsotn.example"
 HPKE_KEY_OID: Final = x509.ObjectIdentifier(f"2.25.{uuid.UUID('6f1c1b0e-5a0d-4f0e-9b0f-3a4f7c1d2e90').int}")
 """The private extension: an arc under a UUID (Rec. ITU-T X.667), which anyone may own without a registry."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# X.520 allows a common name 64 characters, and it holds the role and a slash as well.
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,56}")
 _SERIAL_NUMBER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -60,7 +61,7 @@ def checked_party(party: str) -> PartyId:
     role_of(PartyId(party))
     name = party.partition("/")[2]
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{party!r} is no party: a name is 1 to 64 letters, digits, dots, hyphens or underscores")
+        raise UsageError(f"{party!r} is no party: a name is 1 to 56 letters, digits, dots, hyphens or underscores")
     return PartyId(party)
 
 

@@ -76,11 +76,6 @@ def claimed_payload(message: bytes) -> bytes:
     return _parse(message).payload
 
 
-def claimed_payload(message: bytes) -> bytes:
-    """Return what a message claims to say. NOT verified: good for finding who should have signed it, no more."""
-    return _parse(message).payload
-
-
 def seal(suite: Suite, recipient_public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Encrypt to a raw KEM public key; returns HPKE's enc ‖ ciphertext. `info` binds the context.
 
@@ -107,11 +102,11 @@ def unseal(suite: Suite, private: KemKeyPair, sealed: bytes, info: bytes) -> byt
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    protected: bytes
+    protected: bytes = field(repr=False)
     scheme: SignatureScheme
     kid: bytes
-    payload: bytes
-    signature: bytes
+    payload: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 def _parse(message: bytes) -> _Parts:

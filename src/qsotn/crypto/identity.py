@@ -126,7 +126,7 @@ class CertificateAuthority:
         chosen.kem_public_key(kem_public)
         authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.signing_key.public_key())
         certificate = certificates.build_certificate(
-            certificates.subject_of(party, serial_number),
+            certificates.subject_of(certificates.checked_party(party), serial_number),
             chosen.verification_key(signing_public),
             certificates.subject_of(PartyId(self.name), None),
             self.signing_key,
