@@ -1,0 +1,33 @@
+"""How a block fails. Whatever the reason, no key bit leaves Alice or Bob.
+
+A `KeyShortage` is the link's own condition: the caller distils another block or does without. A `PeerError` means
+that the classical channel carried something the other party did not say.
+"""
+
+from __future__ import annotations
+
+from qsotn.errors import BadProof, KeyShortage, PeerError
+
+
+class TooFewDetections(KeyShortage):
+    """The detectors clicked too rarely to estimate anything: fibre cut, light blocked, or a block that is too short."""
+
+
+class TooManyErrors(KeyShortage):
+    """The error rate of the test basis is above the limit: misalignment, or someone measures the light."""
+
+
+class NoSecrecyLeft(KeyShortage):
+    """What an eavesdropper may know leaves nothing to distil after the next block's authentication is paid for."""
+
+
+class VerificationFailed(KeyShortage):
+    """The reconciled keys still differ: their universal hashes do (probability small, never zero, with Cascade)."""
+
+
+class AuthenticationFailed(BadProof):
+    """The tag over the transcript does not verify: the parties did not hear the same exchange."""
+
+
+class ExchangeCutShort(PeerError):
+    """The classical channel fell silent before both parties had finished: a message was lost or removed."""
