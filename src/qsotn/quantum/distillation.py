@@ -53,8 +53,8 @@ class Distillation:
         length = secret_bits(self._secrecy, protocol, sum(self._observed.key), 2 * compared)
         if length < MINIMUM_SECRET_BITS:
             raise NoSecrecyLeft(
-                f"block {self._block.number} of {self._block.link} has {length} secret bits after {2 * compared} leaked,"
-                f" with a phase error rate of {self._secrecy.phase_error_rate:.2%}: expected {MINIMUM_SECRET_BITS} or more"
+                f"block {self._block.number} of {self._block.link} has {length} secret bits (phase error rate"
+                f" {self._secrecy.phase_error_rate:.2%}, leaked {2 * compared}): due are {MINIMUM_SECRET_BITS} or more"
             )
         return length
 

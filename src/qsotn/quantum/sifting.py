@@ -23,7 +23,6 @@ from qsotn.quantum.messages import Detections, Sifting, pack_bits, pack_indices,
 from qsotn.quantum.optics import Bits, Clicks, Indices
 from qsotn.quantum.parameters import DecoyProtocol
 
-
 _ONE, _TWO = np.uint8(1), np.uint8(2)
 
 
