@@ -1,10 +1,10 @@
 """The state folder: one per run, of one version, used by one process at a time.
 
-    state.json      what was begun; written last when the province is made, so that a folder without it holds nothing
-    lock            held while a process uses the folder
-    parties/        a folder per party: its store, and the key-encryption key of its embedded module
-    received        what came out of the line's far end
-    report.json     the finished run's report
+state.json      what was begun; written last when the province is made, so that a folder without it holds nothing
+lock            held while a process uses the folder
+parties/        a folder per party: its store, and the key-encryption key of its embedded module
+received        what came out of the line's far end
+report.json     the finished run's report
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class StateFolder:
             raise UsageError(f"{path} is not a state of qsotn ({error}); choose another with --state DIR") from error
 
     def _refuse_strangers(self) -> None:
-        ours = {"lock", "parties", "received", "state.json.new", "report.json"}
+        ours = {"lock", "parties", "received", "state.json", "state.json.new", "report.json", "report.json.new"}
         strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
         if strangers:
             raise UsageError(f"{self.path} holds {strangers[0]!r} and no qsotn state; choose an empty --state DIR")
@@ -126,7 +126,11 @@ class StateFolder:
             os.close(folder)
 
     def clear(self) -> None:
-        """Forget the run: `state.json` first, so that an interrupted clearing leaves a folder that holds nothing."""
+        """Forget the run: `state.json` first, so that an interrupted clearing leaves a folder that holds nothing.
+
+        Raises `UsageError` for a folder that holds anything else: what is not ours is not ours to delete.
+        """
+        self._refuse_strangers()
         for name in ("state.json", "report.json", "received", "state.json.new", "report.json.new"):
             (self.path / name).unlink(missing_ok=True)
         if self.parties.exists():

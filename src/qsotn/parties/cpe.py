@@ -75,7 +75,9 @@ class LineState(StrEnum):
 
 
 class CpeLine(msgspec.Struct, frozen=True):
-    """A line at this end. `generation` is the newest one asked for or received."""
+    """A line at this end. `generation` is the newest one asked for or received, `active` the one encrypting now (0:
+    none).
+    """
 
     line: LineId
     end: End
@@ -86,6 +88,12 @@ class CpeLine(msgspec.Struct, frozen=True):
     procedure: ProcedureId
     state: LineState
     generation: int = 0
+    active: int = 0
+
+    def next_generation(self) -> int:
+        """The number to ask for: newer than every one before, and not in the slot (number modulo 2) that is in use."""
+        number = self.generation + 1
+        return number + 1 if self.active and number % 2 == self.active % 2 else number
 
 
 class GenerationState(StrEnum):
@@ -274,6 +282,10 @@ class Cpe:
         kept = self.generations.get(f"{line}/{generation:08}")
         if kept is not None:
             self._put(msgspec.structs.replace(kept, state=GenerationState.ERASED, wrapped=()))
+
+    def forget_active(self, line: LineId) -> None:
+        """No generation is in use: the data plane has just begun."""
+        self.lines.put(line, msgspec.structs.replace(self.lines.require(line), active=0))
 
     def count_frames(self, line: LineId, generation: int, a_to_b: int, b_to_a: int) -> None:
         """Set how many OTU frames a generation has protected at this end."""

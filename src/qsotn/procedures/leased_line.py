@@ -293,7 +293,7 @@ def accept_grant(cpe: Cpe, turn: Turn[ServiceGrant]) -> None:
 
 def _ask_for_keys(cpe: Cpe, turn: Turn[ServiceGrant] | Turn[None]) -> None:
     line = cpe.lines.require(turn.subject)
-    asked = msgspec.structs.replace(line, generation=line.generation + 1)
+    asked = msgspec.structs.replace(line, generation=line.next_generation())
     cpe.lines.put(line.line, asked)
     counter = cpe.next_count("session-key-requests")
     turn.send(Seat.QSSP_A, SessionKeyRequest(line.line, asked.generation, counter))
@@ -435,7 +435,8 @@ def record_armed(qssp: Qssp, turn: Turn[SessionKeyReceipt]) -> None:
 def encrypt_opu_payload(cpe: Cpe, turn: Turn[EncryptedLine]) -> None:
     """Both ends proved the same keys in GCC1, and an authenticated multiframe went each way: the line is ENCRYPTED."""
     line = cpe.lines.require(turn.subject)
-    cpe.lines.put(line.line, msgspec.structs.replace(line, state=cpe_records.LineState.ENCRYPTED))
+    active = msgspec.structs.replace(line, state=cpe_records.LineState.ENCRYPTED, active=turn.message.generation)
+    cpe.lines.put(line.line, active)
     if turn.row.ladder == LEASED_LINE.name:
         turn.send(Seat.PMP, EncryptionReport(line.line, turn.message.generation))
 

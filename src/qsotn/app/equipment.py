@@ -1,0 +1,88 @@
+"""A CPE's two halves joined: keys from its store into the line terminal, what the line proves back into its procedures.
+
+The order is what keeps keys single-use: a generation is committed as INSTALLED, and its wrapped keys are gone from
+the store, before the terminal holds it. Equipment that starts finds INSTALLED generations of an earlier life and
+records them as erased; the line then has no key until the next rekey, and stops rather than go on without.
+"""
+
+from __future__ import annotations
+
+from qsotn.dataplane.events import Encrypted, KeyErased
+from qsotn.dataplane.keyslots import SLOTS, SlotState
+from qsotn.dataplane.terminal import LineTerminal
+from qsotn.domain import Direction, End, LineId
+from qsotn.parties.cpe import Cpe, CpeLine, GenerationState, SessionKeys, Traffic
+from qsotn.runtime import Node
+
+
+class Equipment:
+    """One CPE at work on one line."""
+
+    def __init__(self, node: Node, line: LineId) -> None:
+        self.node = node
+        self.line = line
+        self.end, self.terminal, self._before = self._start()
+        self._armed_at: dict[int, int] = {}
+        self._slots: dict[int, int] = {}
+        self.installed: dict[int, SessionKeys] = {}
+
+    def _start(self) -> tuple[End, LineTerminal, Traffic]:
+        with self.node.desk() as cpe:
+            held: CpeLine = cpe.lines.require(self.line)
+            epoch = cpe.next_count("epoch")
+            for kept in cpe.generations.values(f"{self.line}/"):
+                if kept.state is GenerationState.INSTALLED:
+                    cpe.erase_generation(self.line, kept.generation)
+            cpe.forget_active(self.line)
+            before = cpe.traffic.get(self.line) or Traffic()
+        return held.end, LineTerminal(self.line, held.end, held.quality.odu, epoch), before
+
+    def take_keys(self) -> None:
+        """Install what was delivered and fits a free slot."""
+        with self.node.desk() as cpe:
+            ready = [kept for kept in cpe.armed_generations(self.line) if self._make_room(cpe, kept)]
+            keys = {kept.generation: cpe.install(kept) for kept in ready}
+        for kept in ready:
+            self.terminal.install(kept.generation, kept.generation % SLOTS, keys[kept.generation])
+            self._slots[kept.generation % SLOTS] = kept.generation
+            self._armed_at[kept.generation] = kept.armed_at
+            self.installed[kept.generation] = kept
+            for _, secret in keys[kept.generation].values():
+                secret.erase()
+
+    def _make_room(self, cpe: Cpe, kept: SessionKeys) -> bool:
+        """An armed generation that never went into use gives way to a newer one; one in use does not."""
+        slot = kept.generation % SLOTS
+        if self.terminal.slot(slot) is SlotState.ARMED:
+            self.terminal.discard(self._slots[slot])
+            cpe.erase_generation(self.line, self._slots[slot])
+        return self.terminal.slot(slot) is SlotState.EMPTY
+
+    def take_events(self) -> None:
+        """Tell the procedures what the line proved."""
+        for event in self.terminal.events():
+            match event:
+                case Encrypted(generation):
+                    self.node.line_encrypted(self.line, generation, self._armed_at[generation])
+                case KeyErased(generation):
+                    self.record()
+                    with self.node.desk() as cpe:
+                        cpe.erase_generation(self.line, generation)
+
+    def record(self) -> None:
+        """Write down what was carried so far: the counts that are billed."""
+        counters, before = self.terminal.counters(), self._before
+        use = {self.end.sends: counters.sent_under, self.end.receives: counters.received_under}
+        with self.node.desk() as cpe:
+            for kept in self.installed.values():
+                frames = [
+                    use[direction][key_id].frames if key_id in use[direction] else 0
+                    for direction, key_id in zip((Direction.A_TO_B, Direction.B_TO_A), kept.key_ids, strict=True)
+                ]
+                cpe.count_frames(self.line, kept.generation, *frames)
+            carried = Traffic(
+                before.client_bytes_in + counters.client_bytes_in,
+                before.client_bytes_out + counters.client_bytes_out,
+                before.multiframes_sent + counters.multiframes_sent,
+            )
+            cpe.traffic.put(self.line, carried)
