@@ -7,7 +7,8 @@ remains, asking for one half's parity at each step, because the other's follows.
 all other passes odd, and every half that was ever asked for is used again: that is the cascade.
 
 What always holds: the only input is the comparison of each asked parity (Alice's ⊕ Bob's original one); the search
-never sees a key. The leakage argument in `reconciliation` rests on it.
+never sees a key. The leakage argument in `reconciliation` rests on it. Every search ends at a true error, so none is
+corrected twice.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qsotn.quantum.failures import ContradictoryParities
 from qsotn.quantum.optics import Bits, Indices
 from qsotn.quantum.reconciliation import PASSES, Shuffles
 
@@ -182,7 +184,9 @@ class Cascade:
         if len(whole):
             return Question(self._searched.number, 2 * whole)
         places, self._searched = self._searched.places_of(self._blocks), None
-        self.corrections[places] ^= 1
+        if self.corrections[places].any():  # true parities lead to true errors, never twice to one; so this also ends
+            raise ContradictoryParities("the parities of different passes contradict each other")
+        self.corrections[places] = 1
         for each in self._passes:
             each.correct(places)
         return None

@@ -21,6 +21,10 @@ class NoSecrecyLeft(KeyShortage):
     """What an eavesdropper may know leaves nothing to distil after the next block's authentication is paid for."""
 
 
+class ContradictoryParities(PeerError):
+    """The parities received fit no key: one search corrected a bit that another had corrected before."""
+
+
 class VerificationFailed(KeyShortage):
     """The reconciled keys still differ: their universal hashes do (probability small, never zero, with Cascade)."""
 
