@@ -96,18 +96,19 @@ class GfpDemapper:
 
     def _hunt(self, stream: bytes, position: int) -> int:
         """Return where SYNC begins, or, staying in HUNT or PRESYNC, the first byte that may still matter."""
+        waiting: int | None = None
         for candidate in _core_headers(stream, position):
             following = _end(candidate, _word(stream, candidate))
             if following + _CORE > len(stream):
-                self.state = Delineation.PRESYNC
-                return candidate
-            if _syndrome(_word(stream, following)) == 0:
+                # Any two bytes may look like a header whose frame ends far ahead; later candidates are tried meanwhile.
+                waiting = candidate if waiting is None else waiting
+            elif _syndrome(_word(stream, following)) == 0:
                 self.state = Delineation.SYNC
                 if following - candidate >= _CORE + HISTORY:
                     self._history = stream[following - HISTORY : following]
                 return following
-        self.state = Delineation.HUNT
-        return max(position, len(stream) - _CORE + 1)
+        self.state = Delineation.HUNT if waiting is None else Delineation.PRESYNC
+        return max(position, len(stream) - _CORE + 1) if waiting is None else waiting
 
     def _follow(self, stream: bytes, position: int) -> tuple[int, list[bytes]]:
         """Hop over headers in SYNC; return where it stopped and the whole payload areas on the way."""
