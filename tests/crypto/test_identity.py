@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from qsotn.crypto import certificates
+from qsotn.crypto import cbor, certificates
 from qsotn.crypto.identity import (
     CertificateAuthority,
     Identity,
@@ -39,7 +40,7 @@ def test_a_party_and_a_device_prove_who_they_are(world: Any, number: int) -> Non
         assert (verified.party, verified.role, verified.serial) == (identity.party, role, serial)
         assert verified.suite is suite(number)
         assert verified.kem_public == identity.kem.public
-        assert verified.certificate_sha384 == identity.certificate_sha384
+        assert verified.certificate_sha384 == identity.certificate_sha384 == hashlib.sha384(identity.chain[0]).digest()
         verified.verification_key.verify(identity.signing_key.sign(b"data"), b"data")
 
 
@@ -202,6 +203,14 @@ def test_a_device_has_a_serial_number_and_only_a_device_has(world: Any, draw: Dr
         verify_certificate(nameless.chain, world.trust, world.now)
 
 
+def test_a_device_has_one_serial_number(world: Any) -> None:
+    attributes = [x509.NameAttribute(NameOID.SERIAL_NUMBER, serial) for serial in ("SN-1", "SN-2")]
+    builder = signed_by(world, world.qssp[1].signing_key.public_key(), subject=x509.Name(attributes))
+    der = builder.sign(world.operator.signing_key, None).public_bytes(Encoding.DER)
+    with pytest.raises(BadProof, match="more than one serial number"):
+        verify_certificate((der,), world.trust, world.now)
+
+
 def signed_by(world: Any, public: Any, **changes: Any) -> x509.CertificateBuilder:
     builder = (
         x509.CertificateBuilder()
@@ -287,14 +296,48 @@ def test_no_flipped_bit_in_a_certificate_passes(world: Any) -> None:
 
 
 def test_one_certificate_has_one_encoding(world: Any) -> None:
-    """The count of unused bits in the signature, which a parser lets vary, would give one certificate two hashes."""
-    der = bytearray(world.qssp[1].chain[0])
+    """The count of unused bits in the signature, which a parser lets vary where they are zero, gives it two hashes."""
+    der = b"\x01"
+    while der[-1] % 2:  # signing is randomised: until one ends in a zero bit
+        der = certified(world, standard(world))
+    assert verify_certificate((der,), world.trust, world.now).party == "qssp/jinan"
     unused_bits = len(der) - 3309 - 1
     assert der[unused_bits] == 0
-    for count in range(1, 8):
-        der[unused_bits] = count
-        with pytest.raises(BadProof):
-            verify_certificate((bytes(der),), world.trust, world.now)
+    with pytest.raises(BadProof, match="whole bytes"):
+        verify_certificate((der[:unused_bits] + b"\x01" + der[unused_bits + 1 :],), world.trust, world.now)
+
+
+def resigned(world: Any, old: bytes, new: bytes) -> bytes:
+    """A certificate with these bytes replaced and the operator's signature over the result."""
+    der = certified(world, standard(world))
+    signed = x509.load_der_x509_certificate(der).tbs_certificate_bytes
+    assert signed.count(old) == 1
+    assert len(old) == len(new)
+    changed = signed.replace(old, new)
+    return der.replace(signed, changed)[:-3309] + bytes(world.operator.signing_key.sign(changed))
+
+
+# What `cryptography` writes for nobody, and what reading fails on in ways of its own.
+REWRITTEN = {
+    "serial number zero": ("02014d 300b", "020100 300b", "not positive"),
+    "serial number negative": ("02014d 300b", "0201ff 300b", "not positive"),
+    "version 9": ("a003020102", "a003020108", "can be read"),
+    "an extension twice": ("0603551d0f", "0603551d13", "can be read"),
+    "a name of a kind nobody uses": ("302386217370", "3023a3217370", "can be read"),
+    "an unknown kind of key": ("0609608648016503040312 038207a1", "060960864801650304037f 038207a1", "can be read"),
+    "untouched": ("0603551d0f", "0603551d0f", ""),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+@pytest.mark.parametrize(("old", "new", "reason"), REWRITTEN.values(), ids=REWRITTEN)
+def test_what_only_a_careless_root_would_sign_is_refused(world: Any, old: str, new: str, reason: str) -> None:
+    chain = (resigned(world, bytes.fromhex(old), bytes.fromhex(new)),)
+    if not reason:
+        assert verify_certificate(chain, world.trust, world.now).party == "qssp/jinan"
+        return
+    with pytest.raises(BadProof, match=reason):
+        verify_certificate(chain, world.trust, world.now)
 
 
 def test_bytes_that_are_no_certificate_are_refused(world: Any) -> None:
@@ -319,13 +362,19 @@ def test_a_root_survives_its_owners_store(world: Any, draw: Draw) -> None:
     assert verify_certificate(later.chain, world.trust, world.now).role is Role.PMP
 
 
+def relabelled(stored: Secret) -> Secret:
+    fields = cbor.decode(stored.reveal())
+    assert isinstance(fields, list)
+    return Secret(cbor.encode([b"qsotn/v1/another", *fields[1:]]))
+
+
 def test_other_stored_bytes_are_no_identity(world: Any, draw: Draw) -> None:
     identity, root = world.qssp[1].to_secret(), world.operator.to_secret()
-    for stored in (Secret(b"junk"), root, Secret(identity.reveal()[:-1]), Secret(identity.reveal() + b"\x00")):
+    for stored in (Secret(b"junk"), root, relabelled(identity), Secret(identity.reveal()[:-1])):
         with pytest.raises(StoreError) as caught:
             Identity.from_secret(stored)
         assert caught.value.__cause__ is caught.value.__context__ is None
-    for stored in (Secret(b"junk"), identity):
+    for stored in (Secret(b"junk"), relabelled(root), identity):
         with pytest.raises(StoreError):
             CertificateAuthority.from_secret(stored, draw("x"))
 

@@ -1,4 +1,4 @@
-"""Domain separation: every label is the project's own, none is another's prefix, and each is used."""
+"""Domain separation: every label is the project's own, none is another's beginning."""
 
 from __future__ import annotations
 

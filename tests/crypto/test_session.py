@@ -56,6 +56,8 @@ def test_no_flipped_bit_passes() -> None:
             session.unwrap_session_keys(
                 ENTRY, CONTEXT, wrapped[:place] + bytes([wrapped[place] ^ 1]) + wrapped[place + 1 :], 2
             )
+    with pytest.raises(BadProof):  # a tag that holds, over no keys at all
+        session.unwrap_session_keys(ENTRY, CONTEXT, session._cipher(ENTRY, CONTEXT).encrypt(bytes(12), b"", CONTEXT), 0)
     for cut in (b"", wrapped[:-1], wrapped + b"\x00"):
         with pytest.raises(BadProof):
             session.unwrap_session_keys(ENTRY, CONTEXT, cut, 2)

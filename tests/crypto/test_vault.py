@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from qsotn.crypto.vault import Vault
 from qsotn.domain import Entropy, Secret
@@ -35,6 +37,13 @@ def test_the_nonce_is_drawn_anew_for_each_secret() -> None:
     blobs = [vault.wrap(SECRET, b"row") for _ in range(3)]
     assert drawn == [12, 12, 12]
     assert [blob[1:13] for blob in blobs] == [bytes([index]) * 12 for index in (1, 2, 3)]
+
+
+def test_the_blob_is_byte_for_byte_the_described_one(draw: Draw) -> None:
+    prk = hmac.new(b"qsotn/v1/vault/extract", KEK.reveal(), "sha384").digest()
+    key, nonce = hmac.new(prk, b"qsotn/v1/vault/wrap\x01", "sha384").digest()[:32], draw("nonces")(12)
+    expected = b"\x01" + nonce + AESGCM(key).encrypt(nonce, SECRET.reveal(), b"\x01row 1")
+    assert Vault(KEK, draw("nonces")).wrap(SECRET, b"row 1") == expected
 
 
 def test_another_key_place_or_byte_opens_nothing(draw: Draw) -> None:

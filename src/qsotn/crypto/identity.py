@@ -12,12 +12,12 @@ its results are cached by certificate, never its clock.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 
@@ -63,7 +63,7 @@ class Identity:
     @property
     def certificate_sha384(self) -> bytes:
         """SHA-384 of the party's own certificate."""
-        return hashlib.sha384(self.chain[0]).digest()
+        return certificates.read_certificate(self.chain[0]).fingerprint(hashes.SHA384())
 
     def to_secret(self) -> Secret:
         """Serialise the whole identity for the party's own store, where it is kept wrapped."""
@@ -210,7 +210,7 @@ def _verified_path(chain: tuple[bytes, ...], trust: TrustAnchors) -> tuple[Verif
     opens = max(certificate.not_valid_before_utc for certificate in path)
     _check_path(leaf, intermediates, root, opens)
     closes = min(certificate.not_valid_after_utc for certificate in path)
-    return _proven(leaf, party, chain[0]), opens, closes
+    return _proven(leaf, party), opens, closes
 
 
 def _check_path(
@@ -226,7 +226,7 @@ def _check_path(
         raise BadProof(f"the certificate does not lead to the root of its role: {error}") from error
 
 
-def _proven(leaf: x509.Certificate, party: PartyId, der: bytes) -> Verified:
+def _proven(leaf: x509.Certificate, party: PartyId) -> Verified:
     certificates.check_usage(leaf.extensions)
     chosen, kem_public = certificates.certified_kem(leaf.extensions)
     key, role, serial = leaf.public_key(), role_of(party), certificates.device_serial(leaf.subject)
@@ -234,7 +234,7 @@ def _proven(leaf: x509.Certificate, party: PartyId, der: bytes) -> Verified:
         raise BadProof(f"the certificate's key is not of suite {chosen.number}, which its extension names")
     if (serial is not None) is not (role is Role.CPE):
         raise BadProof(f"the certificate of {party}: a device carries a serial number, and only a device does")
-    return Verified(party, role, serial, chosen, key, kem_public, hashlib.sha384(der).digest())
+    return Verified(party, role, serial, chosen, key, kem_public, leaf.fingerprint(hashes.SHA384()))
 
 
 @dataclass(frozen=True, slots=True)
