@@ -31,8 +31,7 @@ class Kem:
     hpke: hpke.Suite = field(repr=False)
     seed_bytes: int
     enc_bytes: int
-    private_key: Callable[[bytes], Any] = field(repr=False)
-    public_bytes: Callable[[bytes], bytes] = field(repr=False)
+    key_pair: Callable[[bytes], tuple[Any, bytes]] = field(repr=False)
     public_key: Callable[[bytes], Any] = field(repr=False)
 
 
@@ -42,21 +41,12 @@ def _expand(seed: bytes, size: int) -> bytes:
     return shake.finalize()
 
 
-def _xwing_parts(seed: bytes) -> tuple[mlkem.MLKEM768PrivateKey, x25519.X25519PrivateKey]:
+def _xwing(seed: bytes) -> tuple[hpke.MLKEM768X25519PrivateKey, bytes]:
     expanded = _expand(seed, _MLKEM_SEED_BYTES + _X25519_BYTES)
-    return (
-        mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES]),
-        x25519.X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED_BYTES:]),
-    )
-
-
-def _xwing_private(seed: bytes) -> hpke.MLKEM768X25519PrivateKey:
-    return hpke.MLKEM768X25519PrivateKey(*_xwing_parts(seed))
-
-
-def _xwing_public_bytes(seed: bytes) -> bytes:
-    post_quantum, classical = _xwing_parts(seed)
-    return post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
+    post_quantum = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES])
+    classical = x25519.X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED_BYTES:])
+    public = post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
+    return hpke.MLKEM768X25519PrivateKey(post_quantum, classical), public
 
 
 def _xwing_public(public: bytes) -> hpke.MLKEM768X25519PublicKey:
@@ -75,22 +65,12 @@ def _p384_scalar(seed: bytes) -> int:
     return scalar
 
 
-def _mlkem1024_p384_parts(seed: bytes) -> tuple[mlkem.MLKEM1024PrivateKey, ec.EllipticCurvePrivateKey]:
+def _mlkem1024_p384(seed: bytes) -> tuple[hpke.MLKEM1024P384PrivateKey, bytes]:
     expanded = _expand(seed, _MLKEM_SEED_BYTES + _P384_SCALAR_BYTES)
-    return (
-        mlkem.MLKEM1024PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES]),
-        ec.derive_private_key(_p384_scalar(expanded[_MLKEM_SEED_BYTES:]), ec.SECP384R1()),
-    )
-
-
-def _mlkem1024_p384_private(seed: bytes) -> hpke.MLKEM1024P384PrivateKey:
-    return hpke.MLKEM1024P384PrivateKey(*_mlkem1024_p384_parts(seed))
-
-
-def _mlkem1024_p384_public_bytes(seed: bytes) -> bytes:
-    post_quantum, classical = _mlkem1024_p384_parts(seed)
+    post_quantum = mlkem.MLKEM1024PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES])
+    classical = ec.derive_private_key(_p384_scalar(expanded[_MLKEM_SEED_BYTES:]), ec.SECP384R1())
     point = classical.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return post_quantum.public_key().public_bytes_raw() + point
+    return hpke.MLKEM1024P384PrivateKey(post_quantum, classical), post_quantum.public_key().public_bytes_raw() + point
 
 
 def _mlkem1024_p384_public(public: bytes) -> hpke.MLKEM1024P384PublicKey:
@@ -103,8 +83,9 @@ def _mlkem1024_p384_public(public: bytes) -> hpke.MLKEM1024P384PublicKey:
     )
 
 
-def _mlkem1024_public_bytes(seed: bytes) -> bytes:
-    return mlkem.MLKEM1024PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+def _mlkem1024(seed: bytes) -> tuple[mlkem.MLKEM1024PrivateKey, bytes]:
+    key = mlkem.MLKEM1024PrivateKey.from_seed_bytes(seed)
+    return key, key.public_key().public_bytes_raw()
 
 
 def _hpke(kem: hpke.KEM) -> hpke.Suite:
@@ -116,8 +97,7 @@ MLKEM768_X25519: Final = Kem(
     _hpke(hpke.KEM.MLKEM768_X25519),
     32,
     hpke.KEM.MLKEM768_X25519.enc_length(),
-    _xwing_private,
-    _xwing_public_bytes,
+    _xwing,
     _xwing_public,
 )
 MLKEM1024_P384: Final = Kem(
@@ -125,8 +105,7 @@ MLKEM1024_P384: Final = Kem(
     _hpke(hpke.KEM.MLKEM1024_P384),
     32,
     hpke.KEM.MLKEM1024_P384.enc_length(),
-    _mlkem1024_p384_private,
-    _mlkem1024_p384_public_bytes,
+    _mlkem1024_p384,
     _mlkem1024_p384_public,
 )
 MLKEM1024: Final = Kem(
@@ -134,7 +113,6 @@ MLKEM1024: Final = Kem(
     _hpke(hpke.KEM.MLKEM1024),
     _MLKEM_SEED_BYTES,
     hpke.KEM.MLKEM1024.enc_length(),
-    mlkem.MLKEM1024PrivateKey.from_seed_bytes,
-    _mlkem1024_public_bytes,
+    _mlkem1024,
     mlkem.MLKEM1024PublicKey.from_public_bytes,
 )

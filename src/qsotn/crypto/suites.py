@@ -111,8 +111,8 @@ class Suite:
         """Return the KEM key pair of this seed (32 bytes for the hybrids, 64 for ML-KEM-1024)."""
         if len(seed) != self.kem.seed_bytes:
             raise ValueError(f"a {self.kem.name} seed is {self.kem.seed_bytes} bytes, not {len(seed)}")
-        handle = self.kem.private_key(seed.reveal())
-        return KemKeyPair(self.number, self.kem.public_bytes(seed.reveal()), seed, handle)
+        handle, public = self.kem.key_pair(seed.reveal())
+        return KemKeyPair(self.number, public, seed, handle)
 
     def kem_public_key(self, public: bytes) -> Any:
         """Parse a raw KEM public key; raises `MalformedMessage` if it is not one of this suite."""
