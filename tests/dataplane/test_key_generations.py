@@ -214,6 +214,38 @@ def test_of_two_generations_ready_at_once_the_newer_is_sent_under_and_the_older_
     assert a.sending().number == 2
 
 
+def test_a_newer_generation_that_is_not_proven_yet_waits_beside_an_older_one_that_is() -> None:
+    a, b = slots(End.A), slots(End.B)
+    a.install(0, 0, keys(0))
+    a.install(1, 1, keys(1))
+    b.install(0, 0, keys(0))
+    tell(b, End.B, a)
+    assert a.sending().number == 0
+    assert a.state(1) is SlotState.ARMED
+    b.install(1, 1, keys(1))
+    tell(b, End.B, a, sequence=2)
+    assert a.sending().number == 1
+
+
+@pytest.mark.parametrize("association", [1, 2, 3, 6, 12])
+def test_an_association_number_means_one_generation_and_not_its_slot(association: int) -> None:
+    a = slots(End.A)
+    a.install(4, 0, keys(4))
+    with pytest.raises(BadProof, match="not installed"):
+        a.receiving(association)
+    assert a.receiving(20 % 16).number == 4
+
+
+def test_an_erased_generation_proves_nothing_more() -> None:
+    a = slots(End.A)
+    a.install(0, 0, keys(0))
+    [generation] = a.announced()
+    [said] = announcements(a, End.A)
+    a.discard(0)
+    with pytest.raises(ValueError, match="erased"):
+        generation.prover.prove(said)
+
+
 @given(st.binary(max_size=100), st.lists(st.integers(1, 64), min_size=1, max_size=40), st.binary(max_size=100))
 def test_announcements_are_found_between_other_bytes(before: bytes, cuts: list[int], after: bytes) -> None:
     b = slots(End.B)

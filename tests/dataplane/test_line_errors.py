@@ -190,6 +190,7 @@ def test_a_cut_fibre_is_a_loss_of_frame_until_it_is_spliced() -> None:
     line.run(12)
     assert Alarm.LOSS_OF_FRAME in line.ends[B].alarms()
     assert line.ends[A].alarms() == {Alarm.BACKWARD_DEFECT}
+    dark = line.ends[B].counters()
     line.fibre.impair(Direction.A_TO_B, None)
     line.run(12)
     line.offer(A, client_frames(10))
@@ -197,6 +198,26 @@ def test_a_cut_fibre_is_a_loss_of_frame_until_it_is_spliced() -> None:
     assert line.delivered[B] == line.offered[A]
     assert line.ends[A].alarms() == line.ends[B].alarms() == set()
     assert AlarmCleared(Alarm.LOSS_OF_FRAME) in line.ends[B].events()
+    assert line.ends[B].counters().section_violations == dark.section_violations
+
+
+def test_after_loss_of_alignment_the_count_of_frames_is_taken_anew_at_once() -> None:
+    """FAS is damaged in five frames and the sixth is gone: what follows must not be counted on from before."""
+    line = encrypted(new_line())
+    first = flip(bytes(MULTIFRAME_SIZE), *(8 * (frame * FRAME_SIZE + 2) for frame in range(FRAMES)))
+    plan = iter((first, first[:FRAME_SIZE]))
+
+    def damage(chunk: bytes) -> list[bytes]:
+        pattern = next(plan)
+        damaged = bytes(x ^ y for x, y in zip(chunk, pattern, strict=False))
+        return [damaged] if len(pattern) == len(chunk) else [damaged, chunk[2 * FRAME_SIZE :]]
+
+    line.fibre.impair(Direction.A_TO_B, damage)
+    line.run(2)
+    line.fibre.impair(Direction.A_TO_B, None)
+    line.run(10)
+    found = line.ends[B].counters()
+    assert (found.out_of_frame, found.out_of_multiframe, found.authentication_failures) == (1, 0, 0)
 
 
 @given(st.lists(st.integers(1, 200_000), min_size=1, max_size=30))

@@ -109,6 +109,9 @@ def test_every_field_is_where_g709_puts_it() -> None:
     assert frames[:, 0, 9].tolist() == [0x10, 0x80, 0x38, 0x00]
     assert frames[:, 2, 11].tolist() == [0x21, 0x81, 0x49, 0x01]
     assert frames[:, :, 16:3824].tobytes() == sent.payload.tobytes()
+    following = clear(framer.build(sent, [Backward()] * 4))
+    assert following[:, 0, 6].tolist() == [4, 5, 6, 7]
+    assert not following[:, 3, 14].any()
 
 
 def test_bip8_of_frame_i_is_in_frame_i_plus_2_of_section_and_path() -> None:
@@ -215,6 +218,15 @@ def test_loss_of_frame_takes_three_milliseconds_and_so_does_its_end() -> None:
         aligner.feed(piece)
         alarmed.append(aligner.loss_of_frame)
     assert alarmed == [False, True, True, False]
+
+
+def test_short_gaps_do_not_add_up_to_a_loss_of_frame() -> None:
+    aligner = FrameAligner(ODU0)
+    signal = signal_of(3)
+    for _ in range(6):
+        aligner.feed(signal + bytes(11 * FRAME_SIZE))
+        assert not aligner.loss_of_frame
+    assert aligner.out_of_frame_count == 6
 
 
 # Multiframe alignment

@@ -98,9 +98,11 @@ class FrameAligner:
         self._persisted = 0
 
     def _elapse(self, size: int, *, aligned: bool) -> None:
-        """Integrate out-of-frame into loss of frame, and in-frame out of it; `size` is bytes received since."""
+        """Integrate out-of-frame into loss of frame, and in-frame out of it; `size` is bytes received since.
+
+        The integral begins anew whenever alignment is lost.
+        """
         if aligned is not self.loss_of_frame:
-            self._persisted = 0
             return
         self._persisted += size
         if self._persisted >= self._integration:
