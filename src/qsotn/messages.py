@@ -190,32 +190,48 @@ class DecKeysResponse(Message, frozen=True):
 # --- Kx: inside the QKDN --------------------------------------------------------------------------------------------
 
 
+class BlockAnnouncement(Message, frozen=True):
+    """KM→KM: I hold this freshly distilled block; the proof shows it without revealing it."""
+
+    link: str
+    block: int
+    units: int
+    possession: bytes
+
+
+class BlockAgreement(Message, frozen=True):
+    """KM→KM: I hold the same block; both ends may allocate from it now."""
+
+    link: str
+    block: int
+    possession: bytes
+
+
 class KeyRelay(Message, frozen=True):
     """KM→KM: one hop of a supply.
 
-    Without `ciphertext` the keys *are* the named bits of the link; with it they are encrypted by a one-time pad of the
-    named bits. With an empty `route` the receiver is the last hop; `master` and `slave` are the SAEs, and a supply
-    whose two SAEs are the same asks the far end only to discard its copy of the named bits.
+    Without `ciphertext` the keys *are* the named units of the link; with it they are encrypted by a one-time pad of the
+    named units. `target` is the key manager where the keys end; if that is the sender itself, it asks the far end only
+    to discard its copy. `path` is who has handled the keys so far.
     """
 
-    supply_id: str
     link: str
     block: int
-    offset: int
+    unit: int
     size: int
     key_ids: tuple[KeyId, ...]
     ciphertext: bytes
     master: PartyId
     slave: PartyId
-    route: tuple[PartyId, ...]
-    source: str
+    target: PartyId
+    path: tuple[PartyId, ...]
 
 
 class RelayReceipt(Message, frozen=True):
-    """KM→KM: every key manager further on holds the keys durably."""
+    """KM→KM: every key manager further on holds the keys durably; `path` is who they are, the target last."""
 
-    supply_id: str
     key_ids: tuple[KeyId, ...]
+    path: tuple[PartyId, ...]
 
 
 # --- Figure 4: establishment of a leased line -----------------------------------------------------------------------

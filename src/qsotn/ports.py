@@ -54,14 +54,14 @@ class Transaction(Protocol):
     def scan(self, collection: str, prefix: str = "") -> Iterator[tuple[str, bytes]]:
         """Yield the records whose key begins with `prefix`, in key order."""
 
-    def post(self, procedure: ProcedureId, next_hop: PartyId, datagram: bytes, answers: bytes) -> None:
-        """Put one datagram into the outbox; it is sent only after the commit."""
+    def post(self, procedure: ProcedureId, next_hop: PartyId, datagram: bytes, answers: bytes, expires_at: int) -> None:
+        """Put one datagram into the outbox; it is sent only after the commit, and not after it expired."""
 
     def post_again(self, procedure: ProcedureId, answers: bytes) -> None:
         """Make the stored answers to one message due again, byte for byte."""
 
-    def outbox(self, due_before: int, limit: int) -> Sequence[Posted]:
-        """Return datagrams not yet acknowledged and due, oldest first."""
+    def outbox(self, now: int, limit: int) -> Sequence[Posted]:
+        """Return datagrams not yet acknowledged, due and not expired, oldest first."""
 
     def delivered(self, number: int) -> None:
         """Record that the next hop has this datagram durably."""
@@ -69,8 +69,8 @@ class Transaction(Protocol):
     def postpone(self, number: int, due: int) -> None:
         """Count one failed attempt and set when to try again (microseconds since the epoch)."""
 
-    def undelivered(self) -> int:
-        """Count the datagrams that no next hop has acknowledged."""
+    def undelivered(self, now: int) -> int:
+        """Count the datagrams, not expired, that no next hop has acknowledged."""
 
     def journal(self, taken: Taken) -> None:
         """Append one accepted step."""

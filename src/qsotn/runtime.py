@@ -44,7 +44,7 @@ from qsotn.parties.pmp import Pmp
 from qsotn.parties.pomp import Pomp
 from qsotn.parties.qkmp import Qkmp
 from qsotn.parties.qssp import Qssp
-from qsotn.ports import Posted, Store, Taken, Transport
+from qsotn.ports import Posted, Store, Taken, Transaction, Transport
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.ladder import Ladder, Step, heard_key
 from qsotn.procedures.turn import Outgoing, Row, State, Turn, Work
@@ -83,6 +83,8 @@ class Node:
         self.party = identity.party
         self.role = role_of(identity.party)
         self.rejections: Counter[str] = Counter()
+        self.changes = 0
+        """Grows with every datagram taken and every local command: whoever watches this party's records looks again."""
         self._anchors = anchors
         self._store = store
         self._vault = vault
@@ -90,6 +92,7 @@ class Node:
         self._clock = clock
         self._courier = courier
         self._receipts: list[int] = []
+        self._may_have_mail = True
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -137,13 +140,14 @@ class Node:
 
     def flush(self, transport: Transport, limit: int = 64) -> int:
         """Hand over what is due; return how many datagrams got their receipt."""
+        if not self._may_have_mail:
+            return 0
         now = self._clock()
         with self._transaction() as transaction:
             due = transaction.outbox(now, limit)
-        delivered = 0
-        for posted in due:
-            delivered += self._hand_over(transport, posted, now)
-        return delivered
+        if not due:
+            self.settle()
+        return sum(self._hand_over(transport, posted, now) for posted in due)
 
     def _hand_over(self, transport: Transport, posted: Posted, now: int) -> bool:
         try:
@@ -159,7 +163,9 @@ class Node:
     def settle(self) -> int:
         """Write down the receipts that came in; return how many datagrams still wait for one."""
         with self._transaction() as transaction:
-            return transaction.undelivered()
+            waiting: int = transaction.undelivered(self._clock())
+        self._may_have_mail = waiting > 0
+        return waiting
 
     # --- transactions -----------------------------------------------------------------------------------------------
 
@@ -177,19 +183,27 @@ class Node:
     @contextmanager
     def _work(self) -> Iterator[Work]:
         with self._transaction() as transaction:
-            work = Work(Desk(self.identity, self._anchors, transaction, self._vault, self._entropy, self._clock()))
+            work = Work(self._desk(transaction))
             yield work
             for row in work.rows.values():
                 work.stored.put(row.key, row)
-
-    def desk(self) -> Any:
-        """Open this party's desk for reading, as a context manager."""
-        return self._reading()
+        self.changes += 1
+        self._may_have_mail = True
 
     @contextmanager
-    def _reading(self) -> Iterator[Any]:
-        with self._work() as work:
-            yield self._seated(work)
+    def desk(self) -> Iterator[Any]:
+        """Open this party's desk: its records, in one transaction that is committed at the end."""
+        with self._transaction() as transaction:
+            yield self._seated(Work(self._desk(transaction)))
+
+    @contextmanager
+    def rows(self) -> Iterator[list[Row]]:
+        """Read this party's rows of all procedures."""
+        with self._transaction() as transaction:
+            yield list(Work(self._desk(transaction)).stored.values())
+
+    def _desk(self, transaction: Transaction) -> Desk:
+        return Desk(self.identity, self._anchors, transaction, self._vault, self._entropy, self._clock())
 
     def _seated(self, work: Work) -> Any:
         return PARTIES[self.role](work.desk)
@@ -253,6 +267,8 @@ class Node:
             return self._opened(work, ladder, step, envelope)
         if row.ladder != ladder.name or row.seats.get(envelope.sender_seat, envelope.sender) != envelope.sender:
             raise WrongParty(f"{envelope.sender} does not sit in {envelope.sender_seat} of {row.procedure}")
+        if row.state is State.FAILED:
+            return None  # too late to matter: the receipt lets the sender stop
         known = row.heard.get(heard_key(step.label, envelope.sender_seat))
         if known is not None:
             if known != received.digest:
@@ -269,8 +285,6 @@ class Node:
         return work.add(Row(envelope.procedure, ladder.name, seat, "", seats, envelope.expires_at, work.desk.now))
 
     def _check_awaited(self, ladder: Ladder, row: Row, step: Step, envelope: wire.Envelope) -> None:
-        if row.state is State.FAILED:
-            raise OutOfOrder(f"{envelope!r}: this procedure failed with {row.failure}")
         if (step, envelope.sender_seat) not in ladder.awaited(row.seat, row.heard):
             raise OutOfOrder(f"{envelope!r} is not awaited now")
         if step.answers is not None:
@@ -360,6 +374,10 @@ class Node:
         undo = ladder.compensations.get(self.role)
         if undo is not None:
             undo(self._seated(work), Turn(work, row, refusal, self.party, row.seat))
+        while work.failing:
+            further, reason = work.failing.pop()
+            if further.state is not State.FAILED:
+                self._fail(work, further, reason, None)
         for seat in _neighbours(row):
             if seat is not came_from and ladder.interface_between(row.seat, seat) is not None:
                 work.outgoing.append(Outgoing(row, seat, refusal))
@@ -414,7 +432,7 @@ class Node:
         receiver = work.desk.peer(envelope.receiver) if interface.sealed else None
         datagram = wire.pack(interface, envelope, signed, receiver, self._introductions(work, introduces))
         hop = envelope.receiver if interface.courier is None or self._courier is None else self._courier
-        work.desk.transaction.post(row.procedure, hop, wire.encode(datagram), cause)
+        work.desk.transaction.post(row.procedure, hop, wire.encode(datagram), cause, envelope.expires_at)
 
     def _introductions(self, work: Work, introduces: bool) -> tuple[tuple[bytes, ...], ...]:
         if not introduces:
@@ -431,7 +449,8 @@ class Node:
             raise WrongParty(f"{self.party} is no courier for {datagram.receiver} on {datagram.interface}")
         with self._work() as work:
             self._seated(work).open_gate(datagram.sender, datagram.receiver)
-            work.desk.transaction.post(COURIER, datagram.receiver, data, sha384(data).digest())
+            expires_at = work.desk.now + LIFETIME_US
+            work.desk.transaction.post(COURIER, datagram.receiver, data, sha384(data).digest(), expires_at)
 
 
 def _ladder(envelope: wire.Envelope) -> Ladder:

@@ -37,6 +37,10 @@ class Equipment:
             before = cpe.traffic.get(self.line) or Traffic()
         return held.end, LineTerminal(self.line, held.end, held.quality.odu, epoch), before
 
+    def terminal_has_keys(self) -> bool:
+        """Whether any generation is installed, in use or waiting for the far end."""
+        return any(self.terminal.slot(slot) is not SlotState.EMPTY for slot in range(SLOTS))
+
     def take_keys(self) -> None:
         """Install what was delivered and fits a free slot."""
         with self.node.desk() as cpe:
@@ -68,6 +72,11 @@ class Equipment:
                     self.record()
                     with self.node.desk() as cpe:
                         cpe.erase_generation(self.line, generation)
+
+    def erase(self) -> None:
+        """Erase every key in the terminal: the line is stopped."""
+        for generation in self.installed:
+            self.terminal.discard(generation)
 
     def record(self) -> None:
         """Write down what was carried so far: the counts that are billed."""

@@ -21,6 +21,7 @@ import msgspec
 from qsotn.errors import UsageError
 
 STATE_VERSION = 1
+JSON = ("state.json", "report.json")
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -46,6 +47,16 @@ class StateFolder:
     def parties(self) -> Path:
         """Where the parties' stores are."""
         return self.path / "parties"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run's province stands here."""
+        return (self.path / "state.json").exists()
+
+    @property
+    def generated(self) -> Path:
+        """The file that is carried when none was given."""
+        return self.path / "generated"
 
     @property
     def received(self) -> Path:
@@ -99,7 +110,7 @@ class StateFolder:
             raise UsageError(f"{path} is not a state of qsotn ({error}); choose another with --state DIR") from error
 
     def _refuse_strangers(self) -> None:
-        ours = {"lock", "parties", "received", "state.json", "state.json.new", "report.json", "report.json.new"}
+        ours = {"lock", "parties", "generated", "received", *(f"{name}{new}" for name in JSON for new in ("", ".new"))}
         strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
         if strangers:
             raise UsageError(f"{self.path} holds {strangers[0]!r} and no qsotn state; choose an empty --state DIR")
@@ -131,7 +142,7 @@ class StateFolder:
         Raises `UsageError` for a folder that holds anything else: what is not ours is not ours to delete.
         """
         self._refuse_strangers()
-        for name in ("state.json", "report.json", "received", "state.json.new", "report.json.new"):
+        for name in (*JSON, *(f"{name}.new" for name in JSON), "generated", "received"):
             (self.path / name).unlink(missing_ok=True)
         if self.parties.exists():
             shutil.rmtree(self.parties)

@@ -75,8 +75,9 @@ class LineState(StrEnum):
 
 
 class CpeLine(msgspec.Struct, frozen=True):
-    """A line at this end. `generation` is the newest one asked for or received, `active` the one encrypting now (0:
-    none).
+    """A line at this end.
+
+    `generation` is the newest one asked for or received, `active` the one that encrypts now; 0 is none.
     """
 
     line: LineId

@@ -25,9 +25,9 @@ from qsotn.parties.cpe import Cpe
 from qsotn.parties.pmp import Pmp
 from qsotn.parties.pomp import LineState, Pomp, UsageRecord
 from qsotn.parties.qssp import Qssp
-from qsotn.procedures.initialization import new_procedure
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.leased_line import BOTH_CPES, BOTH_QSSPS, end_of
+from qsotn.procedures.names import new_procedure
 from qsotn.procedures.turn import Row, Turn, Work
 
 DELETION = Ladder("deletion", "Figure 4, steps 1 to 8 mirrored")

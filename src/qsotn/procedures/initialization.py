@@ -8,8 +8,6 @@ where a letter behind a number closes a gap of the paper.
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import msgspec
 
 from qsotn import wire
@@ -48,6 +46,7 @@ from qsotn.parties.pomp import Device, DeviceState, Pomp
 from qsotn.parties.qssp import ENTRY_BITS, Qssp
 from qsotn.procedures import key_supply
 from qsotn.procedures.ladder import Ladder
+from qsotn.procedures.names import new_procedure
 from qsotn.procedures.turn import Row, Turn, Work
 
 INITIALIZATION = Ladder("initialization", "Figure 3")
@@ -75,11 +74,6 @@ def begin(
     request = InitializationRequest(cpe, serial_number, home_qssp, procedure, device.challenge, DEFAULT_SUITE)
     Turn(work, row, None, pomp.desk.party, Seat.POMP).send(Seat.PMP, request)
     return procedure
-
-
-def new_procedure(desk: Desk) -> ProcedureId:
-    """Draw a procedure identifier (a random UUID)."""
-    return ProcedureId(str(UUID(bytes=desk.entropy(16), version=4)))
 
 
 @INITIALIZATION.step("1", Seat.POMP, Seat.PMP, IOA, InitializationRequest)

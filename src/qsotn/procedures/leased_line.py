@@ -50,8 +50,8 @@ from qsotn.parties.pomp import Line, LineState, Pomp
 from qsotn.parties.qkmp import Qkmp
 from qsotn.parties.qssp import ENTRY_BITS, KEYS_PER_GENERATION, Generation, Qssp
 from qsotn.procedures import key_supply
-from qsotn.procedures.initialization import new_procedure
 from qsotn.procedures.ladder import Ladder
+from qsotn.procedures.names import new_procedure
 from qsotn.procedures.turn import Row, Turn, Work
 
 LEASED_LINE = Ladder("leased-line", "Figure 4")

@@ -15,7 +15,7 @@ import msgspec
 from qsotn.domain import PartyId, ProcedureId
 from qsotn.errors import StoreError, WrongParty
 from qsotn.interfaces import Seat
-from qsotn.messages import Message
+from qsotn.messages import Message, ProcedureRefusal
 from qsotn.parties.desk import Collection, Desk
 
 M = TypeVar("M")
@@ -71,6 +71,8 @@ class Work:
     desk: Desk
     rows: dict[str, Row] = field(default_factory=dict)
     outgoing: list[Outgoing] = field(default_factory=list)
+    failing: list[tuple[Row, ProcedureRefusal]] = field(default_factory=list)
+    """Further rows that fail because this one did."""
 
     @property
     def stored(self) -> Collection[Row]:
@@ -135,6 +137,10 @@ class Turn(Generic[M]):
         if row is None:
             raise StoreError(f"{self.work.desk.party} has no procedure {procedure} in seat {seat}")
         return Turn(self.work, row, None, self.work.desk.party, seat)
+
+    def fail(self, procedure: ProcedureId, seat: Seat, refusal: ProcedureRefusal) -> None:
+        """Fail another row of this party too, for the same reason."""
+        self.work.failing.append((self.resume(procedure, seat).row, refusal))
 
     @property
     def now(self) -> int:

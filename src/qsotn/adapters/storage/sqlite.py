@@ -23,7 +23,8 @@ _SCHEMA = """
 CREATE TABLE records (collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (collection, key)) WITHOUT ROWID;
 CREATE TABLE outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, procedure TEXT NOT NULL, next_hop TEXT NOT NULL,
-    datagram BLOB NOT NULL, answers BLOB NOT NULL, due INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    datagram BLOB NOT NULL, answers BLOB NOT NULL, expires_at INTEGER NOT NULL,
+    due INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
     delivered INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX outbox_due ON outbox (delivered, due, number);
 CREATE INDEX outbox_answers ON outbox (procedure, answers);
@@ -65,11 +66,11 @@ class SqliteTransaction:
         for key, value in rows:
             yield key, bytes(value)
 
-    def post(self, procedure: ProcedureId, next_hop: PartyId, datagram: bytes, answers: bytes) -> None:
+    def post(self, procedure: ProcedureId, next_hop: PartyId, datagram: bytes, answers: bytes, expires_at: int) -> None:
         """Put one datagram into the outbox."""
         self._connection.execute(
-            "INSERT INTO outbox (procedure, next_hop, datagram, answers) VALUES (?, ?, ?, ?)",
-            (procedure, next_hop, datagram, answers),
+            "INSERT INTO outbox (procedure, next_hop, datagram, answers, expires_at) VALUES (?, ?, ?, ?, ?)",
+            (procedure, next_hop, datagram, answers, expires_at),
         )
 
     def post_again(self, procedure: ProcedureId, answers: bytes) -> None:
@@ -78,12 +79,12 @@ class SqliteTransaction:
             "UPDATE outbox SET delivered = 0, due = 0 WHERE procedure = ? AND answers = ?", (procedure, answers)
         )
 
-    def outbox(self, due_before: int, limit: int) -> Sequence[Posted]:
-        """Return datagrams due, oldest first."""
+    def outbox(self, now: int, limit: int) -> Sequence[Posted]:
+        """Return datagrams due and not expired, oldest first."""
         rows = self._connection.execute(
-            "SELECT number, next_hop, datagram, attempts FROM outbox WHERE delivered = 0 AND due <= ?"
-            " ORDER BY number LIMIT ?",
-            (due_before, limit),
+            "SELECT number, next_hop, datagram, attempts FROM outbox"
+            " WHERE delivered = 0 AND due <= ? AND expires_at > ? ORDER BY number LIMIT ?",
+            (now, now, limit),
         )
         return [Posted(number, PartyId(hop), bytes(datagram), attempts) for number, hop, datagram, attempts in rows]
 
@@ -95,9 +96,10 @@ class SqliteTransaction:
         """Count one failed attempt and set when to try again."""
         self._connection.execute("UPDATE outbox SET attempts = attempts + 1, due = ? WHERE number = ?", (due, number))
 
-    def undelivered(self) -> int:
-        """Count the datagrams that no next hop has acknowledged."""
-        count: int = self._connection.execute("SELECT count(*) FROM outbox WHERE delivered = 0").fetchone()[0]
+    def undelivered(self, now: int) -> int:
+        """Count the datagrams, not expired, that no next hop has acknowledged."""
+        waiting = "SELECT count(*) FROM outbox WHERE delivered = 0 AND expires_at > ?"
+        count: int = self._connection.execute(waiting, (now,)).fetchone()[0]
         return count
 
     def journal(self, taken: Taken) -> None:

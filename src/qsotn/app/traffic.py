@@ -1,0 +1,161 @@
+"""A leased line carrying a file while its keys change: two CPEs, a fibre, two hosts, one turn at a time.
+
+One turn is one multiframe each way, then whatever the control plane has to say. Keys are changed by the clock (the
+line's rekey interval) and at thirds of the file, so that a short run shows it too. The line runs elastic: as fast as
+the process goes, with no pacing to an ODU's rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from qsotn.app.client import ReceivingHost, SendingHost
+from qsotn.app.equipment import Equipment
+from qsotn.app.province import Province
+from qsotn.dataplane.line import Fibre
+from qsotn.domain import Direction, LineId
+from qsotn.errors import LineError, QsotnError
+from qsotn.interfaces import Seat
+from qsotn.procedures import leased_line
+from qsotn.procedures.turn import Row, State
+
+REKEYS_ON_THE_WAY = 2
+CHECKPOINT_BYTES = 16 << 20
+STALLED_TURNS = 20_000
+Checkpoint = Callable[[int], None]
+
+
+@dataclass
+class LeasedLine:
+    """Both ends of a line and the fibre between them."""
+
+    province: Province
+    a: Equipment
+    b: Equipment
+    fibre: Fibre
+    lifetime_us: int
+    _seen: dict[str, int] = field(default_factory=dict)
+    _idle: int = 0
+
+    @property
+    def line(self) -> LineId:
+        """Which line this is."""
+        return self.a.line
+
+    def turn(self) -> None:
+        """Carry one multiframe each way and let everybody react."""
+        self._carry(self.a, self.b, Direction.A_TO_B)
+        self._carry(self.b, self.a, Direction.B_TO_A)
+        for end in (self.a, self.b):
+            end.take_events()
+        self.province.pump()
+        for end in (self.a, self.b):
+            changes = end.node.changes
+            if self._seen.get(end.node.party) != changes:
+                end.take_keys()
+                self._seen[end.node.party] = changes
+
+    def _carry(self, near: Equipment, far: Equipment, direction: Direction) -> None:
+        self.fibre.send(direction, near.terminal.transmit())
+        far.terminal.receive(self.fibre.receive(direction))
+
+    def rekeys(self) -> list[Row]:
+        """Every rekey of this line that end A asked for."""
+        with self.a.node.rows() as rows:
+            return [row for row in rows if row.ladder == leased_line.REKEY.name and row.seat is Seat.CPE_A]
+
+    def rekey(self) -> None:
+        """Have end A ask for the next generation."""
+        self.a.node.begin(lambda cpe, work: leased_line.begin_rekey(cpe, work, self.line, self.lifetime_us))
+
+    def needs_key(self) -> bool:
+        """After a restart: nothing encrypts, and nothing that would bring a key is on its way."""
+        with self.a.node.desk() as cpe:
+            waiting = cpe.armed_generations(self.line)
+        with self.a.node.rows() as rows:
+            asked = any(
+                row.subject == self.line and row.state is State.RUNNING and "11a:qssp-a" not in row.heard
+                for row in rows
+            )
+        return not (self.a.terminal_has_keys() or waiting or asked)
+
+
+@dataclass
+class Transfer:
+    """A file on its way over a line."""
+
+    line: LeasedLine
+    sender: SendingHost
+    receiver: ReceivingHost
+    interval_us: int
+    clock: Callable[[], int]
+    checkpoint: Checkpoint
+    report: Callable[[int, int], None]
+    _asked: int = 0
+    _completed: int = 0
+    _last: int = 0
+    _durable: int = 0
+
+    def run(self) -> None:
+        """Carry the whole file, changing keys at least twice on the way. Raises `LineError` if nothing moves any
+        more.
+        """
+        rekeys = self.line.rekeys()
+        self._asked, self._last = len(rekeys), self.clock()
+        self._durable = self.receiver.received
+        self._count()
+        turns_without_progress = 0
+        while not self._finished():
+            before = (self.sender.acknowledged, self._completed)
+            self._turn()
+            moved = before != (self.sender.acknowledged, self._completed)
+            turns_without_progress = 0 if moved else turns_without_progress + 1
+            if turns_without_progress > STALLED_TURNS:
+                raise LineError(f"{self.line.line} carried nothing for {STALLED_TURNS} turns: {self._why()}")
+        self._save()
+
+    def _turn(self) -> None:
+        line = self.line
+        self.sender.send(line.a.terminal)
+        line.turn()
+        self.receiver.take(line.b.terminal.deliver(), line.b.terminal)
+        self.sender.take(line.a.terminal.deliver())
+        if self._seen_change():
+            self._count()
+        if self._rekey_due():
+            line.rekey()
+            self._asked, self._last = self._asked + 1, self.clock()
+        if self.receiver.received - self._durable >= CHECKPOINT_BYTES:
+            self._save()
+        self.report(self.receiver.received, self._completed)
+
+    def _seen_change(self) -> bool:
+        return self._asked > self._completed
+
+    def _count(self) -> None:
+        rekeys = self.line.rekeys()
+        self._completed = sum(row.state is State.COMPLETED for row in rekeys)
+        failed = [row.failure for row in rekeys if row.state is State.FAILED]
+        if failed:
+            raise QsotnError(f"a rekey of {self.line.line} failed: {failed[-1]}")
+
+    def _rekey_due(self) -> bool:
+        if self._asked > self._completed:
+            return False
+        on_the_way = self.sender.acknowledged * (REKEYS_ON_THE_WAY + 1) >= self.sender.size * (self._asked + 1)
+        first_ones = self._asked < REKEYS_ON_THE_WAY and on_the_way
+        return first_ones or self.clock() - self._last >= self.interval_us
+
+    def _finished(self) -> bool:
+        return self.sender.finished and self._completed >= REKEYS_ON_THE_WAY and self._asked == self._completed
+
+    def _save(self) -> None:
+        self._durable = self.receiver.make_durable()
+        self.line.a.record()
+        self.line.b.record()
+        self.checkpoint(self._durable)
+
+    def _why(self) -> str:
+        alarms = sorted(alarm for end in (self.line.a, self.line.b) for alarm in end.terminal.alarms())
+        return f"alarms {', '.join(alarms) or 'none'}; {self.sender.acknowledged} of {self.sender.size} bytes arrived"

@@ -1,0 +1,239 @@
+"""Inside the QKDN, behind AK: how a distilled block becomes available, and how keys reach the other city.
+
+The paper draws the QKDN as a cloud; these two ladders are ours. A supply is one `KEY_SUPPLY` per hop: a key manager
+that relays opens the next hop and gives its receipt only when the next has given its own, so the QSSP hears of its
+keys only when the far key manager holds them durably.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qsotn.domain import PartyId, ProcedureId, Secret
+from qsotn.errors import BadProof, Refusal
+from qsotn.interfaces import KX, Seat
+from qsotn.keynetwork.relay import one_time_pad
+from qsotn.messages import (
+    BlockAgreement,
+    BlockAnnouncement,
+    DecKeysRequest,
+    DecKeysResponse,
+    EncKeysRequest,
+    EncKeysResponse,
+    KeyRelay,
+    ProcedureRefusal,
+    RelayReceipt,
+    SuppliedKey,
+)
+from qsotn.parties.desk import Collection, Desk
+from qsotn.parties.km import Allocation, BlockState, KeyRecord, Km, source_of
+from qsotn.procedures.ladder import Ladder
+from qsotn.procedures.names import new_procedure
+from qsotn.procedures.turn import Row, Turn, Work
+
+KEY_BLOCK = Ladder("key-block", "ours: a distilled block")
+KEY_SUPPLY = Ladder("key-supply", "ours: one hop of a supply")
+AGREEMENT_LIFETIME_US = 3600 * 1_000_000
+
+
+class Supply(msgspec.Struct, frozen=True):
+    """What waits for a hop's receipt: the request it serves, whom to answer, and at the origin the keys, wrapped."""
+
+    parent: ProcedureId
+    parent_seat: Seat
+    reply_to: Seat
+    key_ids: tuple[str, ...]
+    wrapped: tuple[bytes, ...] = ()
+
+
+def supplies(desk: Desk) -> Collection[Supply]:
+    """Supplies under way, by the hop's procedure."""
+    return desk.collection("supplies", Supply)
+
+
+# --- a block becomes available --------------------------------------------------------------------------------------
+
+
+def announce(km: Km, work: Work, link: str, number: int) -> None:
+    """Tell the far end of a block that was deposited here: one end's own act."""
+    block = km.block(link, number)
+    seats = {Seat.KM_NEAR: km.desk.party, Seat.KM_FAR: km.configuration.links[link]}
+    procedure, now = new_procedure(km.desk), km.desk.now
+    row = work.add(
+        Row(procedure, KEY_BLOCK.name, Seat.KM_NEAR, f"{link}/{number}", seats, now + AGREEMENT_LIFETIME_US, now)
+    )
+    announcement = BlockAnnouncement(link, number, block.units, km.prove_block(block))
+    Turn(work, row, None, km.desk.party, Seat.KM_NEAR).send(Seat.KM_FAR, announcement)
+
+
+@KEY_BLOCK.step("1", Seat.KM_NEAR, Seat.KM_FAR, KX, BlockAnnouncement)
+def agree_on_block(km: Km, turn: Turn[BlockAnnouncement]) -> None:
+    """The far end compares, makes the block available on its side, and says so."""
+    told = turn.message
+    if km.configuration.links.get(told.link) != turn.sender:
+        raise Refusal("UNKNOWN_LINK", f"{turn.sender} is not the far end of {told.link}")
+    turn.row.subject = f"{told.link}/{told.block}"
+    _make_available(km, told.link, told.block, turn.sender, told.possession)
+    block = km.block(told.link, told.block)
+    turn.send(Seat.KM_NEAR, BlockAgreement(told.link, told.block, km.prove_block(block)))
+
+
+@KEY_BLOCK.step("2", Seat.KM_FAR, Seat.KM_NEAR, KX, BlockAgreement, answers="1")
+def accept_agreement(km: Km, turn: Turn[BlockAgreement]) -> None:
+    """The announcing end compares too; from here both allocate, each in its own half."""
+    _make_available(km, turn.message.link, turn.message.block, turn.sender, turn.message.possession)
+
+
+def _make_available(km: Km, link: str, number: int, prover: PartyId, proof: bytes) -> None:
+    block = km.block(link, number)
+    if block.state is not BlockState.PENDING:
+        raise Refusal("BLOCK_MISMATCH", f"block {number} of {link} is {block.state} already")
+    try:
+        km.verify_block(block, prover, proof)
+    except BadProof as error:
+        raise Refusal("BLOCK_MISMATCH", f"{prover} holds another block {number} of {link}") from error
+    km.set_state(block, BlockState.AVAILABLE)
+
+
+@KEY_BLOCK.compensate(Seat.KM_NEAR.role)
+def discard_block(km: Km, turn: Turn[ProcedureRefusal]) -> None:
+    """A block the ends do not share is worth nothing: it is destroyed."""
+    link, _, number = turn.subject.partition("/")
+    if number:
+        block = km.block(link, int(number))
+        if block.state is BlockState.PENDING:
+            km.set_state(block, BlockState.DISCARDED)
+
+
+# --- keys reach the other city --------------------------------------------------------------------------------------
+
+
+def start(km: Km, turn: Turn[EncKeysRequest], reply_to: Seat) -> None:
+    """Begin a supply for an `enc_keys` request; the QSSP in `reply_to` is answered when the far end holds the keys."""
+    asked, master = turn.message, turn.sender
+    target = km.check_enc_request(asked, master)
+    if target == km.desk.party:
+        link = km.link_with_bits(asked.number, asked.size)
+        hop = km.configuration.links[link]
+    else:
+        link, hop = km.link_towards(target)
+    taken, keys = km.allocate(link, asked.number, asked.size)
+    ids = km.new_key_ids(asked.number)
+    if target == km.desk.party and asked.slave_sae != master:
+        km.store_keys(ids, keys, master, asked.slave_sae, (km.desk.party, hop))
+    procedure = new_procedure(km.desk)
+    wrapped = tuple(km.desk.vault.wrap(key, f"supply/{key_id}".encode()) for key_id, key in zip(ids, keys, strict=True))
+    supplies(km.desk).put(procedure, Supply(turn.procedure, turn.row.seat, reply_to, ids, wrapped))
+    for key_id in ids:
+        record = KeyRecord(key_id, "origin", taken, None, (km.desk.party, hop), master, asked.slave_sae, turn.now)
+        km.keys.put(key_id, record)
+    relay = KeyRelay(
+        link=link,
+        block=taken.block,
+        unit=taken.unit,
+        size=asked.size,
+        key_ids=ids,
+        ciphertext=b"",
+        master=master,
+        slave=asked.slave_sae,
+        target=target,
+        path=(km.desk.party,),
+    )
+    _open_hop(turn, procedure, hop, relay)
+
+
+def _open_hop(
+    turn: Turn[EncKeysRequest] | Turn[KeyRelay], procedure: ProcedureId, hop: PartyId, relay: KeyRelay
+) -> None:
+    opened = turn.open(KEY_SUPPLY.name, procedure, Seat.KM_NEAR, relay.target, {Seat.KM_FAR: hop})
+    opened.send(Seat.KM_FAR, relay)
+
+
+@KEY_SUPPLY.step("1", Seat.KM_NEAR, Seat.KM_FAR, KX, KeyRelay)
+def relay_keys(km: Km, turn: Turn[KeyRelay]) -> None:
+    """Take the named bits; discard them, store the keys they carry, or pass these on under the next link's pad."""
+    asked, own = turn.message, km.desk.party
+    turn.row.subject = asked.target
+    taken, bits = km.take_named(asked, turn.sender)
+    path = (*asked.path, own)
+    if asked.target == turn.sender:
+        _record(km, turn, "discarded", taken, None, path)
+        turn.send(Seat.KM_NEAR, RelayReceipt(asked.key_ids, (own,)))
+        return
+    keys = bits if not asked.ciphertext else _decrypt(asked.ciphertext, bits)
+    if asked.target == own:
+        km.store_keys(asked.key_ids, keys, asked.master, asked.slave, path)
+        _record(km, turn, "destination", taken, None, path)
+        turn.send(Seat.KM_NEAR, RelayReceipt(asked.key_ids, (own,)))
+    else:
+        _pass_on(km, turn, taken, keys, path)
+
+
+def _decrypt(ciphertext: bytes, pads: list[Secret]) -> list[Secret]:
+    size = len(pads[0])
+    pad = b"".join(one.reveal() for one in pads)
+    clear = one_time_pad(ciphertext, pad)
+    return [Secret(clear[index * size : (index + 1) * size]) for index in range(len(pads))]
+
+
+def _pass_on(km: Km, turn: Turn[KeyRelay], taken: Allocation, keys: list[Secret], path: tuple[PartyId, ...]) -> None:
+    asked = turn.message
+    link, hop = km.link_towards(asked.target)
+    pad, pads = km.allocate(link, len(keys), asked.size)
+    ciphertext = one_time_pad(b"".join(k.reveal() for k in keys), b"".join(p.reveal() for p in pads))
+    _record(km, turn, "relay", taken, pad, path)
+    procedure = new_procedure(km.desk)
+    supplies(km.desk).put(procedure, Supply(turn.procedure, Seat.KM_FAR, Seat.KM_NEAR, asked.key_ids))
+    onward = msgspec.structs.replace(asked, link=link, block=pad.block, unit=pad.unit, ciphertext=ciphertext, path=path)
+    _open_hop(turn, procedure, hop, onward)
+
+
+def _record(
+    km: Km, turn: Turn[KeyRelay], role: str, taken: Allocation, pad: Allocation | None, path: tuple[PartyId, ...]
+) -> None:
+    asked = turn.message
+    for key_id in asked.key_ids:
+        km.keys.put(key_id, KeyRecord(key_id, role, taken, pad, path, asked.master, asked.slave, turn.now))
+
+
+@KEY_SUPPLY.step("2", Seat.KM_FAR, Seat.KM_NEAR, KX, RelayReceipt, answers="1")
+def pass_receipt(km: Km, turn: Turn[RelayReceipt]) -> None:
+    """The far side holds the keys: answer whoever asked, the previous key manager or the QSSP."""
+    supply = supplies(km.desk).require(turn.procedure)
+    path = (km.desk.party, *turn.message.path)
+    parent = turn.resume(supply.parent, supply.parent_seat)
+    if supply.parent_seat is Seat.KM_FAR:
+        parent.send(supply.reply_to, RelayReceipt(turn.message.key_ids, path))
+    else:
+        parent.send(supply.reply_to, EncKeysResponse(_supplied(km, supply, path)))
+    supplies(km.desk).delete(turn.procedure)
+
+
+def _supplied(km: Km, supply: Supply, path: tuple[PartyId, ...]) -> tuple[SuppliedKey, ...]:
+    keys = []
+    for key_id, wrapped in zip(supply.key_ids, supply.wrapped, strict=True):
+        record = km.keys.require(key_id)
+        km.keys.put(key_id, msgspec.structs.replace(record, path=path, delivered_at=km.desk.now))
+        key = km.desk.vault.unwrap(wrapped, f"supply/{key_id}".encode())
+        keys.append(SuppliedKey(record.key_id, key, source_of(path)))
+    return tuple(keys)
+
+
+def answer_dec_keys(km: Km, turn: Turn[DecKeysRequest], reply_to: Seat) -> None:
+    """Answer `dec_keys` at once: the keys are here, or they are not."""
+    turn.send(reply_to, DecKeysResponse(km.hand_over(turn.message, turn.sender)))
+
+
+@KEY_SUPPLY.compensate(Seat.KM_NEAR.role)
+def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
+    """A supply that failed destroys its keys, here and further on, and fails the request it served."""
+    supply = supplies(km.desk).get(turn.procedure)
+    if supply is not None:
+        supplies(km.desk).delete(turn.procedure)
+        for key_id in supply.key_ids:
+            km.stored.delete(key_id)
+        turn.fail(supply.parent, supply.parent_seat, turn.message)
+
+
+KEY_BLOCK.sealed()
+KEY_SUPPLY.sealed()
