@@ -111,7 +111,7 @@ class Node:
             self.rejections[type(error).__name__] += 1
             raise
 
-    def begin(self, start: Callable[[Any, Work], None]) -> None:
+    def begin(self, start: Callable[[Any, Work], object]) -> None:
         """Run a local command of this party (an operator's order, a timer) in one transaction."""
         with self._work() as work:
             start(self._seated(work), work)
@@ -437,9 +437,8 @@ class Node:
     def _introductions(self, work: Work, introduces: bool) -> tuple[tuple[bytes, ...], ...]:
         if not introduces:
             return ()
-        chains = {self.party: self.identity.chain}
-        chains.update({party: known.chain for party, known in work.desk.certificates.items("pomp/")})
-        return tuple(chains.values())
+        known = (certificates.chain for certificates in work.desk.certificates.values("pomp/"))
+        return (self.identity.chain, *known)
 
     # --- courier ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -82,7 +83,8 @@ def plan(folder: StateFolder, file: Path | None, *, resume: bool, fresh: bool, s
         return None if folder.report.exists() else begun
     if begun is not None and not folder.report.exists():
         raise UsageError(
-            f"{folder.path} holds an unfinished run of {begun.file}: finish it with --resume, or discard it with --fresh"
+            f"{folder.path} holds an unfinished run of {begun.file}: "
+            "finish it with --resume, or discard it with --fresh"
         )
     wanted = _new_run(folder, file, size)
     folder.clear()
@@ -126,6 +128,10 @@ def _generate(folder: StateFolder, begun: RunState, entropy: Entropy) -> None:
                 handle.write(entropy(min(1 << 20, begun.size - start)))
 
 
+def _order_device(cpe: PartyId, pomp: Pomp, work: Work) -> None:
+    initialization.begin(pomp, work, cpe, SERIALS[cpe], HOMES[cpe], PMP, LIFETIME_US)
+
+
 class Demo:
     """One run, phase by phase."""
 
@@ -146,9 +152,9 @@ class Demo:
         self._distil()
         self._onboard()
         line = self._establish()
-        seconds = self._carry(line)
+        self._carry(line)
         self._delete(line)
-        return report.compose(self._province, self._begun, self._folder, seconds)
+        return report.compose(self._province, self._begun, self._folder)
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
@@ -162,11 +168,7 @@ class Demo:
         self._watcher.phase("initialisation")
         for cpe in (CPE_A, CPE_B):
             if self._device_state(cpe) is None:
-                self._pomp.begin(
-                    lambda pomp, work, cpe=cpe: initialization.begin(
-                        pomp, work, cpe, SERIALS[cpe], HOMES[cpe], PMP, LIFETIME_US
-                    )
-                )
+                self._pomp.begin(partial(_order_device, cpe))
         self._until(
             lambda: all(self._device_state(cpe) is DeviceState.READY for cpe in (CPE_A, CPE_B)), "READY devices"
         )
@@ -188,10 +190,10 @@ class Demo:
         pomp.open_account(ACCOUNT)
         leased_line.begin(pomp, work, LINE, ACCOUNT, (CPE_A, CPE_B), QUALITY, PMP, LIFETIME_US)
 
-    def _carry(self, line: LeasedLine) -> float:
+    def _carry(self, line: LeasedLine) -> None:
         self._watcher.phase("traffic")
         if self._line_state() is not LineState.ENCRYPTED:
-            return self._begun.earlier_seconds
+            return
         started, earlier = self._environment.clock(), self._begun.earlier_seconds
 
         def checkpoint(confirmed: int) -> None:
@@ -206,7 +208,6 @@ class Demo:
         finally:
             sender.close()
             receiver.close()
-        return self._begun.earlier_seconds
 
     def _transfer(
         self, line: LeasedLine, sender: SendingHost, receiver: ReceivingHost, checkpoint: Callable[[int], None]

@@ -98,9 +98,7 @@ class Transfer:
     _durable: int = 0
 
     def run(self) -> None:
-        """Carry the whole file, changing keys at least twice on the way. Raises `LineError` if nothing moves any
-        more.
-        """
+        """Carry the whole file, changing keys at least twice on the way. Raises `LineError` if it stops moving."""
         rekeys = self.line.rekeys()
         self._asked, self._last = len(rekeys), self.clock()
         self._durable = self.receiver.received

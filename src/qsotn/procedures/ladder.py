@@ -132,9 +132,9 @@ class Ladder:
 
     def _check_parts(self, number: int) -> None:
         parts = [step.part for step in self if step.number == number]
-        expected = [""] if len(parts) == 1 else [chr(ord("a") + index) for index in range(len(parts))]
-        if parts != expected:
-            raise ValueError(f"{self.name}: the parts of step {number} are {parts}, expected {expected}")
+        lettered = [chr(ord("a") + index) for index in range(len(parts))]
+        if parts not in ([""], lettered):
+            raise ValueError(f"{self.name}: the parts of step {number} are {parts}, expected {lettered}")
 
     def _check_step(self, step: Step) -> None:
         for sender, receiver in step.edges:
