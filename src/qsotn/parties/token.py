@@ -32,7 +32,7 @@ def issue(identity: Identity, token: Token) -> bytes:
 def verify(signed: bytes, issuer: Verified, line: LineId, cpe: PartyId, now: int) -> Token:
     """Verify that `issuer` gave this CPE this token for this line. Raises `BadProof` with what does not hold."""
     opened = envelope.open_signed(signed, labels.TOKEN, lambda _: issuer.verification_key)
-    if opened.kid.decode() != issuer.party:
+    if opened.kid != issuer.party.encode():
         raise WrongParty(f"the token for {cpe} names another issuer than {issuer.party}")
     try:
         token = msgspec.convert(cbor.decode(opened.payload), Token, builtin_types=(bytes,))
