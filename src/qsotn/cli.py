@@ -39,13 +39,10 @@ def main() -> None:
         _stop(error, EXIT_USAGE)
     except QsotnError as error:
         _stop(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("qsotn: interrupted; go on with: qsotn demo --resume", file=sys.stderr)  # noqa: T201  # the CLI speaks
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _stop(error: QsotnError, code: int) -> NoReturn:
-    print(f"qsotn: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201  # the CLI speaks
+    typer.echo(f"qsotn: {' '.join(str(error).split())}", err=True)
     sys.exit(code)
 
 
@@ -80,7 +77,12 @@ def demo(
 
     if resume and fresh:
         raise UsageError("--resume finishes the run that --fresh would discard; give one of them")
-    if not run_demo(state or default_state(), file, resume=resume, fresh=fresh, as_json=as_json):
+    try:
+        intact = run_demo(state or default_state(), file, resume=resume, fresh=fresh, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("qsotn: interrupted; finish it with: qsotn demo --resume", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if not intact:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -104,6 +104,8 @@ def _new_run(folder: StateFolder, file: Path | None, size: int) -> RunState:
             handle.read(1)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}; give a file to carry, or none") from error
+    if not file.is_file():
+        raise UsageError(f"{file} is not a regular file; give a file to carry, or none")
     return RunState(STATE_VERSION, str(file.resolve()), file.stat().st_size, generated=False)
 
 
@@ -180,8 +182,6 @@ class Demo:
         self._until(self._prepared, "prepared ports")
         ends = [Equipment(self._province.nodes[cpe], LINE) for cpe in (CPE_A, CPE_B)]
         line = LeasedLine(self._province, ends[0], ends[1], self._fibre, LIFETIME_US)
-        if self._line_state() is LineState.ENCRYPTED and line.needs_key():
-            line.rekey()
         in_service = (LineState.ENCRYPTED, LineState.DELETING, LineState.DELETED)
         self._until(lambda: self._line_state() in in_service, "an encrypted line", line)
         return line

@@ -37,9 +37,10 @@ class Equipment:
             before = cpe.traffic.get(self.line) or Traffic()
         return held.end, LineTerminal(self.line, held.end, held.quality.odu, epoch), before
 
-    def terminal_has_keys(self) -> bool:
-        """Whether any generation is installed, in use or waiting for the far end."""
-        return any(self.terminal.slot(slot) is not SlotState.EMPTY for slot in range(SLOTS))
+    @property
+    def encrypting(self) -> bool:
+        """Whether a generation is in use."""
+        return any(self.terminal.slot(slot) is SlotState.ACTIVE for slot in range(SLOTS))
 
     def take_keys(self) -> None:
         """Install what was delivered and fits a free slot."""

@@ -71,6 +71,8 @@ class StateFolder:
     @contextmanager
     def locked(self) -> Iterator[StateFolder]:
         """Use the folder alone. Raises `UsageError` if another process does, or if it cannot be written."""
+        if self.path.is_dir():
+            self._refuse_strangers()
         handle = self._open_lock()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,6 @@ entries, which are keys of the same network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
@@ -37,7 +36,9 @@ class Trace(msgspec.Struct, frozen=True):
 
 def trace_key(province: Province, key_id: KeyId) -> Trace:
     """Return one key's hops. Raises `UsageError` for a key that no key manager here supplied."""
-    hops = [*_network(province, key_id), *_delivery(province, key_id), *_device(province, key_id)]
+    network = sorted(_network(province, key_id), key=lambda hop: hop.at)
+    delivery = sorted(_delivery(province, key_id), key=lambda hop: hop.at)
+    hops = [*network, *delivery, *_device(province, key_id)]
     if not hops:
         raise UsageError(f"no store here knows a key {key_id!r}; `qsotn demo` prints the keys' IDs")
     return Trace(key_id, tuple(hops))
@@ -97,10 +98,15 @@ def _delivery(province: Province, key_id: KeyId) -> Iterator[Hop]:
                     spent = file.burned.get(str(entry))
                     life = f"burned for {spent}" if spent else "not yet used"
                     yield Hop(party, "key file", f"entry {entry} of key file {file.key_file_id} of {file.cpe}: {life}")
+    yield from _supervision(province, key_id)
+
+
+def _supervision(province: Province, key_id: KeyId) -> Iterator[Hop]:
     with province.nodes[QKMP].desk() as qkmp:
-        used = qkmp.seen.get(key_id)
-    if used is not None:
-        yield Hop(QKMP, "supervision", f"reported as shared by both cities for {used}")
+        for shared in qkmp.synchronisations.values():
+            if key_id in shared.key_ids:
+                what = f"{shared.master} and {shared.responder} share it for {shared.line}, generation"
+                yield Hop(QKMP, "supervision", f"{what} {shared.generation}", shared.at)
 
 
 def _generation(party: PartyId, kept: Generation) -> Iterator[Hop]:
@@ -108,7 +114,7 @@ def _generation(party: PartyId, kept: Generation) -> Iterator[Hop]:
     yield Hop(party, "AK", f"drawn as session key of {name}", kept.drawn_at)
     if kept.entry >= 0:
         what = f"wrapped for the CPE under entry {kept.entry} of key file {kept.key_file_id}, burned by it"
-        yield Hop(party, "Iaq", what, kept.drawn_at)
+        yield Hop(party, "Iaq", what, kept.wrapped_at)
 
 
 def _device(province: Province, key_id: KeyId) -> Iterator[Hop]:
@@ -120,8 +126,3 @@ def _device(province: Province, key_id: KeyId) -> Iterator[Hop]:
                     verb = "encrypted" if (key_id == kept.key_id_a_to_b) is (party == CPE_A) else "decrypted"
                     yield Hop(party, "module", f"unwrapped, entry {kept.entry} burned, armed", kept.armed_at)
                     yield Hop(party, "OPUk", f"{verb} {frames} OTU frames, then {kept.state.lower()}")
-
-
-def as_builtins(trace: Trace) -> Any:
-    """The trace as plain types."""
-    return msgspec.to_builtins(trace)

@@ -17,12 +17,15 @@ from qsotn.dataplane.line import Fibre
 from qsotn.domain import Direction, LineId
 from qsotn.errors import LineError, QsotnError
 from qsotn.interfaces import Seat
+from qsotn.parties.cpe import LineState
 from qsotn.procedures import leased_line
 from qsotn.procedures.turn import Row, State
 
 REKEYS_ON_THE_WAY = 2
 CHECKPOINT_BYTES = 16 << 20
 STALLED_TURNS = 20_000
+TURNS_WITHOUT_KEY = 200
+"""Several times what two proofs in GCC1 take to cross."""
 Checkpoint = Callable[[int], None]
 
 
@@ -36,7 +39,7 @@ class LeasedLine:
     fibre: Fibre
     lifetime_us: int
     _seen: dict[str, int] = field(default_factory=dict)
-    _idle: int = 0
+    _turns_without_key: int = 0
 
     @property
     def line(self) -> LineId:
@@ -55,6 +58,7 @@ class LeasedLine:
             if self._seen.get(end.node.party) != changes:
                 end.take_keys()
                 self._seen[end.node.party] = changes
+        self._watch()
 
     def _carry(self, near: Equipment, far: Equipment, direction: Direction) -> None:
         self.fibre.send(direction, near.terminal.transmit())
@@ -69,16 +73,23 @@ class LeasedLine:
         """Have end A ask for the next generation."""
         self.a.node.begin(lambda cpe, work: leased_line.begin_rekey(cpe, work, self.line, self.lifetime_us))
 
-    def needs_key(self) -> bool:
-        """After a restart: nothing encrypts, and nothing that would bring a key is on its way."""
+    def _watch(self) -> None:
+        """A line that stays without a key asks for one: after a restart its old keys are gone, here or at both ends."""
+        self._turns_without_key = 0 if self.a.encrypting else self._turns_without_key + 1
+        if self._turns_without_key >= TURNS_WITHOUT_KEY:
+            self._turns_without_key = 0
+            if self._may_ask():
+                self.rekey()
+
+    def _may_ask(self) -> bool:
+        """Whether end A is in service and nothing that would bring a key is on its way."""
         with self.a.node.desk() as cpe:
+            in_service = cpe.lines.require(self.line).state in (LineState.GRANTED, LineState.ENCRYPTED)
             waiting = cpe.armed_generations(self.line)
         with self.a.node.rows() as rows:
-            asked = any(
-                row.subject == self.line and row.state is State.RUNNING and "11a:qssp-a" not in row.heard
-                for row in rows
-            )
-        return not (self.a.terminal_has_keys() or waiting or asked)
+            own = [row for row in rows if row.subject == self.line and row.state is State.RUNNING]
+        asked = any("11a:qssp-a" not in row.heard for row in own)
+        return in_service and not waiting and not asked
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from qsotn.app.province import open_province
 from qsotn.app.state import StateFolder
@@ -32,14 +33,13 @@ def show_trace(state: Path, key_id: str, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
     else:
-        Console(highlight=False).print(_table(found))
+        for line in _lines(found):
+            Console(highlight=False).print(Text(line), soft_wrap=True)
 
 
-def _table(found: Trace) -> Table:
-    table = Table(title=f"Key {found.key_id}, photon to frame", title_justify="left", box=None, pad_edge=False)
-    for name in ("when (UTC)", "layer", "where", "what"):
-        table.add_column(name, no_wrap=name != "what")
+def _lines(found: Trace) -> Iterator[str]:
+    yield f"Key {found.key_id}, photon to frame"
+    layers, places = (max(len(getattr(hop, name)) for hop in found.hops) for name in ("layer", "party"))
     for hop in found.hops:
         moment = datetime.fromtimestamp(hop.at / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3] if hop.at else ""
-        table.add_row(moment, hop.layer, hop.party, hop.what)
-    return table
+        yield f"{moment:<12}  {hop.layer:<{layers}}  {hop.party:<{places}}  {hop.what}"

@@ -63,6 +63,11 @@ class Allocation(msgspec.Struct, frozen=True):
     unit: int
     units: int
 
+    def split(self, number: int) -> tuple[Allocation, ...]:
+        """Return what each of `number` keys took of it."""
+        each = self.units // number
+        return tuple(Allocation(self.link, self.block, self.unit + n * each, each) for n in range(number))
+
 
 class KeyRecord(msgspec.Struct, frozen=True):
     """What this key manager had to do with one key: for the trace of a key, never the key."""

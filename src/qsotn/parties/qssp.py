@@ -105,6 +105,7 @@ class Generation(msgspec.Struct, frozen=True):
     drawn_at: int = 0
     key_file_id: str = ""
     entry: int = -1
+    wrapped_at: int = 0
     armed_at: int = 0
 
 
@@ -273,7 +274,7 @@ class Qssp:
         context = delivery_context(service.cpe, kept.line, kept.generation, ids, file_id, index)
         wrapped = wrap_session_keys(entry, context, self.session_keys(kept, service.end))
         entry.erase()
-        kept = msgspec.structs.replace(kept, key_file_id=file_id, entry=index)
+        kept = msgspec.structs.replace(kept, key_file_id=file_id, entry=index, wrapped_at=self.desk.now)
         self.generations.put(f"{kept.line}/{service.end}/{kept.generation:08}", kept)
         self._count(kept.line, service.end, entries_burned=1)
         return kept, wrapped

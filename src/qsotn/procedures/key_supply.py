@@ -124,9 +124,9 @@ def start(km: Km, turn: Turn[EncKeysRequest], reply_to: Seat) -> None:
     procedure = new_procedure(km.desk)
     wrapped = tuple(km.desk.vault.wrap(key, f"supply/{key_id}".encode()) for key_id, key in zip(ids, keys, strict=True))
     supplies(km.desk).put(procedure, Supply(turn.procedure, turn.row.seat, reply_to, ids, wrapped))
-    for key_id in ids:
-        record = KeyRecord(key_id, "origin", taken, None, (km.desk.party, hop), master, asked.slave_sae, turn.now)
-        km.keys.put(key_id, record)
+    path = (km.desk.party, hop)
+    for key_id, own in zip(ids, taken.split(len(ids)), strict=True):
+        km.keys.put(key_id, KeyRecord(key_id, "origin", own, None, path, master, asked.slave_sae, turn.now))
     relay = KeyRelay(
         link=link,
         block=taken.block,
@@ -192,8 +192,9 @@ def _record(
     km: Km, turn: Turn[KeyRelay], role: str, taken: Allocation, pad: Allocation | None, path: tuple[PartyId, ...]
 ) -> None:
     asked = turn.message
-    for key_id in asked.key_ids:
-        km.keys.put(key_id, KeyRecord(key_id, role, taken, pad, path, asked.master, asked.slave, turn.now))
+    pads = (None,) * len(asked.key_ids) if pad is None else pad.split(len(asked.key_ids))
+    for key_id, own, own_pad in zip(asked.key_ids, taken.split(len(asked.key_ids)), pads, strict=True):
+        km.keys.put(key_id, KeyRecord(key_id, role, own, own_pad, path, asked.master, asked.slave, turn.now))
 
 
 @KEY_SUPPLY.step("2", Seat.KM_FAR, Seat.KM_NEAR, KX, RelayReceipt, answers="1")
