@@ -1,0 +1,60 @@
+"""How a refusal travels: along the edges the procedure has used, each party undoing its own part once."""
+
+from __future__ import annotations
+
+from qsotn import wire
+from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
+from qsotn.interfaces import Seat
+from qsotn.messages import Message, ProcedureRefusal
+from qsotn.procedures.catalogue import LADDERS
+from qsotn.procedures.turn import Outgoing, Row, State, Turn, Work
+
+DECISIONS = (Refusal, KeyShortage, KeyReuse)
+"""What a step function raises to end a procedure; everything else leaves the row as it was."""
+
+
+def as_refusal(no: Refusal | KeyShortage | KeyReuse) -> ProcedureRefusal:
+    """Put a decision into the words that travel."""
+    match no:
+        case Refusal():
+            return ProcedureRefusal(no.code, no.detail)
+        case KeyShortage():
+            return ProcedureRefusal("KEY_SHORTAGE", str(no))
+        case _:
+            return ProcedureRefusal("KEY_REUSED", str(no))
+
+
+def hear_refusal(work: Work, party: object, received: wire.Received[Message], refusal: ProcedureRefusal) -> None:
+    """Take a neighbour's refusal. Raises `OutOfOrder` for an unknown procedure, `WrongParty` for a stranger."""
+    envelope = received.envelope
+    row = work.find(envelope.procedure, envelope.receiver_seat)
+    if row is None:
+        raise OutOfOrder(f"{envelope!r}: {envelope.receiver} knows no such procedure yet")
+    if row.ladder != envelope.ladder or row.seats.get(envelope.sender_seat) != envelope.sender:
+        raise WrongParty(f"{envelope.sender} does not sit in {envelope.sender_seat} of {row.procedure}")
+    fail(work, party, row, refusal, envelope.sender_seat)
+
+
+def fail(work: Work, party: object, row: Row, refusal: ProcedureRefusal, came_from: Seat | None) -> None:
+    """End a row: undo this party's part, tell every neighbour but the one it came from, end the rows that hang on it.
+
+    A row that failed before is left alone.
+    """
+    if row.state is State.FAILED:
+        return
+    row.state, row.failure = State.FAILED, refusal.code
+    ladder = LADDERS[row.ladder]
+    undo = ladder.compensations.get(row.seat.role)
+    if undo is not None:
+        undo(party, Turn(work, row, refusal, work.desk.party, row.seat))
+    for seat in _neighbours(row):
+        if seat is not came_from and ladder.interface_between(row.seat, seat) is not None:
+            work.outgoing.append(Outgoing(row, seat, refusal))
+    while work.failing:
+        further, reason = work.failing.pop()
+        fail(work, party, further, reason, None)
+
+
+def _neighbours(row: Row) -> list[Seat]:
+    met = {Seat(key.partition(":")[2]) for key in (*row.heard, *row.said)}
+    return sorted(seat for seat in met if seat in row.seats)
