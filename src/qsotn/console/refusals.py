@@ -1,8 +1,9 @@
 """Which refusal codes a step can end in, read from the source of its function and of what that function calls.
 
 A code is found where it is written: `Refusal("CODE", …)`, in the step function, in a function of its own module, or in
-a method of the party it is given, as deep as these call each other within `qsotn.procedures` and `qsotn.parties`.
-`KeyShortage` counts as KEY_SHORTAGE, which is the code the node sends for it.
+a method of the party it is given, as deep as these call each other within `qsotn.procedures`, `qsotn.parties` and
+`qsotn.keynetwork`. `KeyShortage` counts as KEY_SHORTAGE and `KeyReuse` as KEY_REUSED, the codes that
+`qsotn.runtime.failing.as_refusal` sends for them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
-from qsotn.errors import KeyShortage, Refusal
+from qsotn.errors import KeyReuse, KeyShortage, Refusal
 
-_WITHIN = ("qsotn.procedures.", "qsotn.parties.")
+_WITHIN = ("qsotn.procedures.", "qsotn.parties.", "qsotn.keynetwork.")
 
 
 def refusal_codes(act: Callable[..., object]) -> tuple[str, ...]:
@@ -54,6 +55,8 @@ def _code_of(call: ast.Call, function: FunctionType) -> Iterator[str]:
         yield str(call.args[0].value)
     elif raised is KeyShortage:
         yield "KEY_SHORTAGE"
+    elif raised is KeyReuse:
+        yield "KEY_REUSED"
 
 
 def _target(called: ast.expr, function: FunctionType, objects: dict[str, type]) -> tuple[Any, type | None]:
