@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from qsotn import wire
 from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.adapters.transport.local import LocalTransport
 from qsotn.app.equipment import Equipment
@@ -48,10 +49,11 @@ from qsotn.app.province import (
     party_folder,
 )
 from qsotn.app.traffic import LeasedLine
-from qsotn.crypto.identity import CertificateAuthority, Identity
+from qsotn.crypto.identity import CertificateAuthority, Identity, TrustAnchors, Verified, verify_certificate
 from qsotn.dataplane.line import Fibre
 from qsotn.domain import LineId, PartyId, ProcedureId, QualityOfService, Role, Secret, role_of
-from qsotn.errors import LineError
+from qsotn.errors import KeyShortage, LineError
+from qsotn.messages import Message
 from qsotn.parties.desk import Certificates
 from qsotn.parties.km import Km
 from qsotn.parties.pomp import DeviceState, LineState, Pomp
@@ -202,6 +204,7 @@ class World:
         self.fibre = Fibre()
         self.line: LeasedLine | None = None
         self.crashes = 0
+        self._verified: dict[PartyId, Verified] = {}
         for party in PARTIES:
             self._open(party)
 
@@ -360,6 +363,36 @@ class World:
             self.line.a.erase()
             self.line.b.erase()
 
+    # --- what travels -----------------------------------------------------------------------------------------------
+
+    def verified(self, party: PartyId) -> Verified:
+        """A party's certified keys; they stay what they were provisioned as, whatever a test does to the party."""
+        if party not in self._verified:
+            moment = dt.datetime.fromtimestamp(BEGINS_US / 1e6, dt.UTC)
+            self._verified[party] = verify_certificate(self.nodes[party].identity.chain, self.anchors, moment)
+        return self._verified[party]
+
+    @property
+    def anchors(self) -> TrustAnchors:
+        return self.nodes[POMP]._anchors
+
+    def opened(self, data: bytes) -> wire.Received[Message]:
+        """What a datagram says to its receiver (a test may look with the receiver's own key)."""
+        datagram = wire.unpack(data)
+        return wire.open_datagram(datagram, self.nodes[datagram.receiver].identity, self.verified)
+
+    def when(self, message: type[Message], act: Callable[[], object]) -> None:
+        """Do something just before the first datagram with this message reaches the party it is for."""
+        done: list[bool] = []
+
+        def watch(sent: Sent) -> None:
+            receiver = wire.unpack(sent.data).receiver
+            if not done and receiver == sent.hop and isinstance(self.opened(sent.data).message, message):
+                done.append(True)
+                act()
+
+        self.wire.before = watch
+
     # --- what is so -------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -374,7 +407,7 @@ class World:
 
     def rows(self, party: PartyId) -> list[Row]:
         with self.desk(party) as desk:
-            return list(desk.desk.collection("procedures", Row).values())
+            return rows_of(desk)
 
     def row(self, party: PartyId, procedure: ProcedureId) -> Row:
         """A party's only row of a procedure."""
@@ -418,6 +451,21 @@ class World:
 
     def dump_all(self) -> dict[PartyId, dict[str, list[tuple[Any, ...]]]]:
         return {party: self.dump(party) for party in PARTIES}
+
+
+def drain(world: World, party: PartyId, link: str) -> None:
+    """Take every key that one end of a link may still allocate."""
+    with world.desk(party) as km:
+        while True:
+            try:
+                km.allocate(link, 1, 256)
+            except KeyShortage:
+                return
+
+
+def rows_of(party: Any) -> list[Row]:
+    """The rows of a party at its desk."""
+    return list(party.desk.collection("procedures", Row).values())
 
 
 # --- worlds as they begin ---------------------------------------------------------------------------------------------
