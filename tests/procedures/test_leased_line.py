@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from tests.world import LIFETIME_US, Sent, World
 
@@ -192,7 +194,7 @@ def test_end_b_and_a_stranger_cannot_ask_for_keys(encrypted: World) -> None:
     before = encrypted.dump_all()
     for party, line in ((CPE_B, LINE), (CPE_A, LineId("line-9"))):
         with pytest.raises(Refusal, match="NOT_CONFIRMED"):
-            encrypted.begin(party, lambda cpe, work, line=line: leased_line.begin_rekey(cpe, work, line, LIFETIME_US))
+            encrypted.begin(party, partial(leased_line.begin_rekey, line=line, lifetime_us=LIFETIME_US))
     assert encrypted.dump_all() == before
 
 
