@@ -36,8 +36,8 @@ class Question:
 
 FIRST_BLOCKS = (0.9, 5.0)
 """Mean number of errors in the blocks that passes 0 and 1 start from."""
-LATER_DEPTH = 5
-"""Later passes start from the 32nd parts of the key."""
+LEAST_DEPTH = 5
+"""Later passes start from the 32nd parts of the key; the first two from these or smaller ones."""
 
 
 def top_depths(length: int, error_rate: float) -> list[int]:
@@ -47,8 +47,8 @@ def top_depths(length: int, error_rate: float) -> list[int]:
     a remaining pair with probability 31/32 (the idea of Martinez-Mateo et al. 2015; the figures are measured ones).
     """
     errors = max(1.0, length * error_rate)
-    depths = [max(0, round(math.log2(errors / mean))) for mean in FIRST_BLOCKS]
-    return depths + [min(LATER_DEPTH, depths[-1])] * (PASSES - len(depths))
+    depths = [max(LEAST_DEPTH, round(math.log2(errors / mean))) for mean in FIRST_BLOCKS]
+    return depths + [LEAST_DEPTH] * (PASSES - len(depths))
 
 
 class Pass:
