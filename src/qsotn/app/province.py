@@ -28,7 +28,7 @@ from qsotn.parties.desk import Certificates
 from qsotn.parties.km import KmConfiguration
 from qsotn.parties.qkmp import QkmpConfiguration
 from qsotn.parties.qssp import QsspConfiguration
-from qsotn.ports import Transaction
+from qsotn.ports import Store, Transaction, Transport
 from qsotn.runtime import Node
 
 POMP, QKMP, PMP = PartyId("pomp/shandong"), PartyId("qkmp/shandong"), PartyId("pmp/shandong")
@@ -157,8 +157,8 @@ class Province:
     """All parties of one process, joined by one transport."""
 
     nodes: dict[PartyId, Node]
-    stores: dict[PartyId, SqliteStore]
-    transport: LocalTransport
+    stores: dict[PartyId, Store]
+    transport: Transport
 
     def pump(self) -> int:
         """Let every party hand over what it has; return how many datagrams got a receipt."""

@@ -1,4 +1,4 @@
-"""The paper map: where each step of the paper is in the code, made from the declared ladders so that it cannot drift."""
+"""The paper map: where each step of the paper is in the code, made from the declared ladders so it cannot drift."""
 
 from __future__ import annotations
 
