@@ -1,40 +1,45 @@
+"""Worlds for the tests of procedures, runtime and app: provisioned once, copied for each test."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.world import Schedule, World, copy_template, make_template
-
-MakeWorld = Callable[..., World]
+from tests.world import Faults, World, Worlds, make_worlds
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stores of a freshly made province."""
-    folder = tmp_path_factory.mktemp("template") / "parties"
-    make_template(folder)
-    return folder
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    return make_worlds(tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.fixture
-def make_world(template: Path, tmp_path: Path) -> Iterator[MakeWorld]:
-    """Makes worlds of one's own, by schedule."""
-    worlds: list[World] = []
+def open_world(worlds: Worlds, tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Open a world at a stage: `provisioned` or `ready`."""
+    opened: list[World] = []
 
-    def make(schedule: Schedule | None = None) -> World:
-        world = World(copy_template(template, tmp_path / f"parties-{len(worlds)}"), schedule)
-        worlds.append(world)
+    def begin(stage: str = "ready", *, seed: int = 0, faults: Faults | None = None) -> World:
+        world = worlds.begin(getattr(worlds, stage), tmp_path / f"world-{len(opened)}", seed=seed, faults=faults)
+        opened.append(world)
         return world
 
-    yield make
-    for world in worlds:
+    yield begin
+    for world in opened:
         world.close()
 
 
 @pytest.fixture
-def world(make_world: MakeWorld) -> World:
-    """A fresh province with key blocks on both links, and a wire that behaves."""
-    made: World = make_world()
-    made.give_blocks()
-    return made
+def ready(open_world: Callable[..., World]) -> World:
+    """Both devices are READY."""
+    return open_world("ready")
+
+
+@pytest.fixture
+def encrypted(ready: World) -> World:
+    """The line is ENCRYPTED."""
+    ready.order_line()
+    ready.settle()
+    ready.connect()
+    ready.encrypt()
+    return ready

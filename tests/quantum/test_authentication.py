@@ -49,6 +49,7 @@ def test_another_key_link_block_or_parameter_is_noticed(other: Transcript) -> No
         [(Direction.B_TO_A, b"ab"), (Direction.B_TO_A, b"c")],
         [(Direction.B_TO_A, b"abc")],
         [(Direction.A_TO_B, b"a"), (Direction.B_TO_A, b"bc")],
+        [(Direction.A_TO_B, b"abb-to-ac")],
         [(Direction.B_TO_A, b"bc"), (Direction.A_TO_B, b"a")],
     ],
 )

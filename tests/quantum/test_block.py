@@ -17,6 +17,7 @@ from qsotn.quantum.alice import Alice
 from qsotn.quantum.bob import Bob
 from qsotn.quantum.distillation import AUTHENTICATION_BITS, Block
 from qsotn.quantum.failures import ExchangeCutShort, NoSecrecyLeft, TooFewDetections, TooManyErrors
+from qsotn.quantum.finite_key import Secrecy, secret_bits
 from qsotn.quantum.ledger import BlockLedger, DistilledBlock
 from qsotn.quantum.link import CHUNK_PULSES, converse, distil_block, exchange_light
 from qsotn.quantum.messages import Parities, ParityQuery, Verification, decode, unpack_indices
@@ -71,6 +72,13 @@ def test_the_books_add_up(metro: tuple[DistilledBlock, DistilledBlock]) -> None:
     assert ledger.error_rate == pytest.approx(0.005, rel=0.3)
     assert ledger.epsilon_authentication < 1e-20
     assert msgspec.json.decode(msgspec.json.encode(ledger), type=BlockLedger) == ledger
+
+
+def test_the_length_pays_for_the_leakage_of_both_directions(metro: tuple[DistilledBlock, DistilledBlock]) -> None:
+    ledger = metro[0].ledger
+    secrecy = Secrecy(ledger.vacuum_events, ledger.single_photon_events, ledger.phase_error_rate)
+    leaked = ledger.leaked_bits_a_to_b + ledger.leaked_bits_b_to_a
+    assert ledger.secret_bits == secret_bits(secrecy, METRO.protocol, ledger.key_basis_bits, leaked)
 
 
 def test_the_bounds_hold_against_the_single_photons_that_really_arrived(metro: tuple[DistilledBlock, ...]) -> None:
@@ -175,7 +183,7 @@ def test_no_window_of_the_key_crosses_the_channel(distil: Distil) -> None:
         return (data,)
 
     key = distil(channel=listen)[0].key.reveal()
-    assert not any(key[start : start + 8] in heard for start in range(0, len(key), 8))
+    assert not any(key[start : start + 8] in heard for start in range(0, len(key) - 7, 8))
 
 
 def test_representations_and_errors_show_no_bits(distil: Distil) -> None:

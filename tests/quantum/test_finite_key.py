@@ -109,6 +109,20 @@ def test_the_length_is_the_sum_of_its_terms() -> None:
     assert secret_bits(secrecy, protocol, sifted=1 << 14, leaked=6000) == 0
 
 
+def test_the_bounds_are_the_printed_formulas_with_the_printed_constant() -> None:
+    """Equations 2 to 5 by hand, for ε_sec = 21·e^(−18): the deviation is then √(n/2·18) = 3·√n."""
+    protocol = DecoyProtocol((0.5, 0.25, 0.0), (0.5, 0.25, 0.25), epsilon_secrecy=21 * math.exp(-18))
+    n = (6000, 3000, 1000)  # in all 10⁴: the deviation is 300
+    tau0 = 0.5 * math.exp(-0.5) + 0.25 * math.exp(-0.25) + 0.25
+    tau1 = 0.25 * math.exp(-0.5) + 0.0625 * math.exp(-0.25)
+    signal_high, weak_high, weak_low = 2 * math.exp(0.5) * 6300, 4 * math.exp(0.25) * 3300, 4 * math.exp(0.25) * 2700
+    vacuum_low, vacuum_high = 4 * 700, 4 * 1300
+    assert vacuum_events(n, protocol) == pytest.approx(tau0 * vacuum_low)
+    singles = tau1 * 0.5 * (weak_low - vacuum_high - 0.25 * (signal_high - vacuum_low)) / (0.5 * 0.25 - 0.25**2)
+    assert single_photon_events(n, protocol) == pytest.approx(singles)
+    assert single_photon_errors(n, protocol) == pytest.approx(tau1 * (weak_high - vacuum_low) / 0.25)
+
+
 def test_the_phase_error_rate_is_sampled_with_the_printed_deviation() -> None:
     """γ written out for a = 2.1e-9, b = 0.02, c = 10⁴, d = 10⁵: by hand, √(1.1e-4·0.0196/ln 2·log2(…))."""
     inner = 1.1e5 / (1e9 * 0.98 * 0.02) * 1e20

@@ -155,9 +155,12 @@ def test_moving_an_error_between_pulses_is_noticed_by_the_tag_alone(distil: Dist
     assert heard
 
 
-@pytest.mark.parametrize("blocks", [b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x01\x00"])
-def test_alice_answers_no_question_about_blocks_that_do_not_exist(distil: Distil, blocks: bytes) -> None:
-    with pytest.raises(PeerError):
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [(b"\x00\x00\x00\x00", "does not have"), (b"\xff\xff\xff\xff", "does not have"), (b"\x01\x00", "2 bytes")],
+)
+def test_alice_answers_no_question_about_blocks_that_do_not_exist(distil: Distil, blocks: bytes, said: str) -> None:
+    with pytest.raises(PeerError, match=said):
         distil(channel=Wiretap("ParityQuery", lambda _data: (encode(ParityQuery(0, blocks)),)))
 
 

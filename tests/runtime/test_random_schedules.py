@@ -9,8 +9,8 @@ import random
 from collections import Counter
 
 import pytest
-from tests.conftest import MakeWorld
-from tests.world import Schedule, World
+from tests.runtime.conftest import MakeWorld
+from tests.runtime.province import Schedule, World
 
 from qsotn.app.province import CPE_A, CPE_B, KM_A, KM_B, KM_RELAY, LINE, PARTIES, QSSP_A, QSSP_B
 from qsotn.procedures.turn import State

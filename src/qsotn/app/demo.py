@@ -181,7 +181,7 @@ class Demo:
             self._pomp.begin(self._order_line)
         self._until(self._prepared, "prepared ports")
         ends = [Equipment(self._province.nodes[cpe], LINE) for cpe in (CPE_A, CPE_B)]
-        line = LeasedLine(self._province.pump, ends[0], ends[1], self._fibre, LIFETIME_US)
+        line = LeasedLine(self._province, ends[0], ends[1], self._fibre, LIFETIME_US)
         in_service = (LineState.ENCRYPTED, LineState.DELETING, LineState.DELETED)
         self._until(lambda: self._line_state() in in_service, "an encrypted line", line)
         return line

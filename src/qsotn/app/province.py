@@ -28,7 +28,7 @@ from qsotn.parties.desk import Certificates
 from qsotn.parties.km import KmConfiguration
 from qsotn.parties.qkmp import QkmpConfiguration
 from qsotn.parties.qssp import QsspConfiguration
-from qsotn.ports import Store, Transaction, Transport
+from qsotn.ports import Transaction, Transport
 from qsotn.runtime import Node
 
 POMP, QKMP, PMP = PartyId("pomp/shandong"), PartyId("qkmp/shandong"), PartyId("pmp/shandong")
@@ -157,7 +157,7 @@ class Province:
     """All parties of one process, joined by one transport."""
 
     nodes: dict[PartyId, Node]
-    stores: dict[PartyId, Store]
+    stores: dict[PartyId, SqliteStore]
     transport: Transport
 
     def pump(self) -> int:

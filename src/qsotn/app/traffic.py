@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from qsotn.app.client import ReceivingHost, SendingHost
 from qsotn.app.equipment import Equipment
+from qsotn.app.province import Province
 from qsotn.dataplane.line import Fibre
 from qsotn.domain import Direction, LineId
 from qsotn.errors import LineError, QsotnError
@@ -32,8 +33,7 @@ Checkpoint = Callable[[int], None]
 class LeasedLine:
     """Both ends of a line and the fibre between them."""
 
-    pump: Callable[[], int]
-    """Lets every party hand over what it has to say."""
+    province: Province
     a: Equipment
     b: Equipment
     fibre: Fibre
@@ -53,7 +53,7 @@ class LeasedLine:
         self._carry(self.b, self.a, Direction.B_TO_A)
         for end in (self.a, self.b):
             end.take_events()
-        self.pump()
+        self.province.pump()
         for end in (self.a, self.b):
             changes = end.node.changes
             if self._seen.get(end.node.party) != changes:

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.conftest import MakeWorld
-from tests.world import LIFETIME_US, QUALITY, World
+from tests.runtime.conftest import MakeWorld
+from tests.runtime.province import LIFETIME_US, QUALITY, World
 
 from qsotn.app.province import ACCOUNT, CPE_A, CPE_B, HOMES, KM_A, LINE, PMP, POMP, QSSP_A, QSSP_B, SERIALS
 from qsotn.domain import End, LineId, PartyId, ProcedureId, QualityOfService
