@@ -359,12 +359,13 @@ class SessionKeyAgreement(Message, frozen=True):
 
 
 class SynchronisationReport(Message, frozen=True):
-    """10, QSSP A→QKMP: which keys two cities now share, under the QKMP's supervision."""
+    """10, QSSP A→QKMP: which keys two cities now share; the peer's own agreement, as signed, says so for both."""
 
     line: LineId
     generation: int
     peer: PartyId
     key_ids: tuple[KeyId, ...]
+    agreement_signed: bytes
 
 
 class SessionKeyDelivery(Message, frozen=True):

@@ -193,8 +193,9 @@ def test_each_generation_burns_one_new_entry_at_both_ends(encrypted: World) -> N
 def test_end_b_and_a_stranger_cannot_ask_for_keys(encrypted: World) -> None:
     before = encrypted.dump_all()
     for party, line in ((CPE_B, LINE), (CPE_A, LineId("line-9"))):
+        ask = partial(leased_line.begin_rekey, line=line, lifetime_us=LIFETIME_US)
         with pytest.raises(Refusal, match="NOT_CONFIRMED"):
-            encrypted.begin(party, partial(leased_line.begin_rekey, line=line, lifetime_us=LIFETIME_US))
+            encrypted.begin(party, ask)
     assert encrypted.dump_all() == before
 
 
@@ -256,12 +257,7 @@ def test_after_deletion_the_same_ports_serve_another_line_with_other_keys(encryp
     assert kept.entry == 2
 
 
-END_B_ALONE = pytest.mark.xfail(
-    strict=True, reason="only end A watches for a line without keys; end B restarting alone is not noticed"
-)
-
-
-@pytest.mark.parametrize("party", [CPE_A, pytest.param(CPE_B, marks=END_B_ALONE)])
+@pytest.mark.parametrize("party", [CPE_A, CPE_B])
 def test_a_device_that_restarts_never_uses_its_old_keys_and_the_line_gets_new_ones(
     encrypted: World, party: PartyId
 ) -> None:

@@ -42,6 +42,11 @@ class Equipment:
         """Whether a generation is in use."""
         return any(self.terminal.slot(slot) is SlotState.ACTIVE for slot in range(SLOTS))
 
+    @property
+    def authentic_multiframes(self) -> int:
+        """How many multiframes were received under a key."""
+        return sum(use.multiframes for use in self.terminal.counters().received_under.values())
+
     def take_keys(self) -> None:
         """Install what was delivered and fits a free slot."""
         with self.node.desk() as cpe:

@@ -28,7 +28,7 @@ from qsotn.parties.desk import Certificates
 from qsotn.parties.km import KmConfiguration
 from qsotn.parties.qkmp import QkmpConfiguration
 from qsotn.parties.qssp import QsspConfiguration
-from qsotn.ports import Transaction
+from qsotn.ports import Transaction, Transport
 from qsotn.runtime import Node
 
 POMP, QKMP, PMP = PartyId("pomp/shandong"), PartyId("qkmp/shandong"), PartyId("pmp/shandong")
@@ -158,7 +158,7 @@ class Province:
 
     nodes: dict[PartyId, Node]
     stores: dict[PartyId, SqliteStore]
-    transport: LocalTransport
+    transport: Transport
 
     def pump(self) -> int:
         """Let every party hand over what it has; return how many datagrams got a receipt."""

@@ -24,7 +24,7 @@ from qsotn.procedures.turn import Row, State
 REKEYS_ON_THE_WAY = 2
 CHECKPOINT_BYTES = 16 << 20
 STALLED_TURNS = 20_000
-TURNS_WITHOUT_KEY = 200
+PATIENCE_TURNS = 200
 """Several times what two proofs in GCC1 take to cross."""
 Checkpoint = Callable[[int], None]
 
@@ -39,7 +39,8 @@ class LeasedLine:
     fibre: Fibre
     lifetime_us: int
     _seen: dict[str, int] = field(default_factory=dict)
-    _turns_without_key: int = 0
+    _dead_turns: int = 0
+    _received: int = 0
 
     @property
     def line(self) -> LineId:
@@ -74,10 +75,13 @@ class LeasedLine:
         self.a.node.begin(lambda cpe, work: leased_line.begin_rekey(cpe, work, self.line, self.lifetime_us))
 
     def _watch(self) -> None:
-        """A line that stays without a key asks for one: after a restart its old keys are gone, here or at both ends."""
-        self._turns_without_key = 0 if self.a.encrypting else self._turns_without_key + 1
-        if self._turns_without_key >= TURNS_WITHOUT_KEY:
-            self._turns_without_key = 0
+        """Ask for new keys when nothing authentic arrives any more: after a restart, one end or both have none."""
+        received = self.a.authentic_multiframes
+        alive = self.a.encrypting and received > self._received
+        self._received = received
+        self._dead_turns = 0 if alive else self._dead_turns + 1
+        if self._dead_turns >= PATIENCE_TURNS:
+            self._dead_turns = 0
             if self._may_ask():
                 self.rekey()
 

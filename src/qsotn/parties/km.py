@@ -16,7 +16,7 @@ import msgspec
 from qsotn.crypto import cbor
 from qsotn.crypto.session import possession_proof, verify_possession
 from qsotn.domain import KeyId, PartyId, Secret
-from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal
+from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
 from qsotn.keynetwork import pool
 from qsotn.keynetwork.relay import cut
 from qsotn.messages import DecKeysRequest, EncKeysRequest, KeyRelay, SuppliedKey
@@ -189,10 +189,11 @@ class Km:
     def take_named(self, asked: KeyRelay, sender: PartyId) -> tuple[Allocation, list[Secret]]:
         """Take the keys that the far end of a link named from its half.
 
-        Raises `Refusal` UNKNOWN_LINK, `OutOfOrder` before the block is agreed, `KeyReuse` for units taken before.
+        Raises `WrongParty` for a stranger to the link, `OutOfOrder` before the block is agreed, `KeyReuse` for units
+        taken before.
         """
         if self.configuration.links.get(asked.link) != sender:
-            raise Refusal("UNKNOWN_LINK", f"{sender} is not the far end of {asked.link}")
+            raise WrongParty(f"{sender} is not the far end of {asked.link}")
         block = self.block(asked.link, asked.block)
         if block.state is not BlockState.AVAILABLE:
             raise OutOfOrder(f"block {asked.block} of {asked.link} is {block.state} at {self.desk.party}")
@@ -219,10 +220,13 @@ class Km:
     # --- supply -----------------------------------------------------------------------------------------------------
 
     def check_enc_request(self, asked: EncKeysRequest, master: PartyId) -> PartyId:
-        """Check an `enc_keys` request; return the key manager its slave SAE is attached to. Raises `Refusal`."""
+        """Check an `enc_keys` request; return the key manager its slave SAE is attached to.
+
+        Raises `WrongParty` for an SAE of another key manager, `Refusal` with the standard's own words.
+        """
         attached = self.configuration.attachments
         if attached.get(master) != self.desk.party:
-            raise Refusal("UNKNOWN_SAE", f"{master} is not attached to {self.desk.party}")
+            raise WrongParty(f"{master} is not attached to {self.desk.party}")
         if asked.slave_sae not in attached:
             raise Refusal("UNKNOWN_SAE", f"no SAE {asked.slave_sae} is known to {self.desk.party}")
         if asked.size % 8:
@@ -260,7 +264,12 @@ class Km:
             self.stored.put(key_id, StoredKey(key_id, wrapped, master, slave, path))
 
     def hand_over(self, asked: DecKeysRequest, slave: PartyId) -> tuple[SuppliedKey, ...]:
-        """Give the named keys to the slave SAE, all or none, and forget them. Raises `Refusal` KEYS_NOT_FOUND."""
+        """Give the named keys to the slave SAE, all or none, and forget them.
+
+        Raises `WrongParty` for an SAE of another key manager, `Refusal` KEYS_NOT_FOUND.
+        """
+        if self.configuration.attachments.get(slave) != self.desk.party:
+            raise WrongParty(f"{slave} is not attached to {self.desk.party}")
         found = [self.stored.get(key_id) for key_id in dict.fromkeys(asked.key_ids)]
         keys = [key for key in found if key is not None and (key.master, key.slave) == (asked.master_sae, slave)]
         if not keys or len(keys) != len(asked.key_ids):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from qsotn.domain import PartyId, ProcedureId, Secret
-from qsotn.errors import BadProof, Refusal
+from qsotn.errors import BadProof, Refusal, WrongParty
 from qsotn.interfaces import KX, Seat
 from qsotn.keynetwork.relay import one_time_pad
 from qsotn.messages import (
@@ -71,7 +71,7 @@ def agree_on_block(km: Km, turn: Turn[BlockAnnouncement]) -> None:
     """The far end compares, makes the block available on its side, and says so."""
     told = turn.message
     if km.configuration.links.get(told.link) != turn.sender:
-        raise Refusal("UNKNOWN_LINK", f"{turn.sender} is not the far end of {told.link}")
+        raise WrongParty(f"{turn.sender} is not the far end of {told.link}")
     turn.row.subject = f"{told.link}/{told.block}"
     _make_available(km, told.link, told.block, turn.sender, told.possession)
     block = km.block(told.link, told.block)
@@ -98,11 +98,14 @@ def _make_available(km: Km, link: str, number: int, prover: PartyId, proof: byte
 @KEY_BLOCK.compensate(Seat.KM_NEAR.role)
 def discard_block(km: Km, turn: Turn[ProcedureRefusal]) -> None:
     """A block the ends do not share is worth nothing: it is destroyed."""
-    link, _, number = turn.subject.partition("/")
-    if number:
-        block = km.block(link, int(number))
-        if block.state is BlockState.PENDING:
-            km.set_state(block, BlockState.DISCARDED)
+    if isinstance(turn.refused, BlockAnnouncement):
+        link, number = turn.refused.link, turn.refused.block
+    else:
+        link, _, digits = turn.subject.partition("/")
+        number = int(digits)
+    block = km.block(link, number)
+    if block.state is BlockState.PENDING:
+        km.set_state(block, BlockState.DISCARDED)
 
 
 # --- keys reach the other city --------------------------------------------------------------------------------------

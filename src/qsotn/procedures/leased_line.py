@@ -374,7 +374,7 @@ def verify_agreement(qssp: Qssp, turn: Turn[SessionKeyAgreement]) -> None:
     except BadProof as error:
         raise Refusal("DESYNC", f"{turn.sender} does not hold the keys of {kept.line}/{kept.generation}") from error
     ids = (kept.key_id_a_to_b, kept.key_id_b_to_a)
-    turn.send(Seat.QKMP, SynchronisationReport(kept.line, kept.generation, turn.sender, ids))
+    turn.send(Seat.QKMP, SynchronisationReport(kept.line, kept.generation, turn.sender, ids, turn.signed))
     _deliver(qssp, turn, kept, End.A)
 
 
@@ -394,9 +394,14 @@ def _deliver(qssp: Qssp, turn: Turn[DecKeysResponse] | Turn[SessionKeyAgreement]
 
 @LEASED_LINE.step("10g", Seat.QSSP_A, Seat.QKMP, IQQ, SynchronisationReport)
 def supervise(qkmp: Qkmp, turn: Turn[SynchronisationReport]) -> None:
-    """The QKMP records which keys the two cities share, by their IDs."""
-    turn.row.subject = turn.message.line
-    qkmp.record(turn.sender, turn.message)
+    """The QKMP verifies that both cities agreed, and records which keys they share, by their IDs."""
+    told = turn.message
+    turn.row.subject = told.line
+    agreed = qkmp.desk.open_as(SessionKeyAgreement, told.agreement_signed, told.peer)
+    said = (agreed.envelope.procedure, agreed.envelope.receiver, agreed.message.line, agreed.message.generation)
+    if said != (turn.procedure, turn.sender, told.line, told.generation):
+        raise WrongParty(f"{told.peer} did not agree with {turn.sender} on {told.line}/{told.generation}")
+    qkmp.record(turn.sender, told)
 
 
 @LEASED_LINE.step("11a", BOTH_QSSPS, BOTH_CPES, IAQ, SessionKeyDelivery)

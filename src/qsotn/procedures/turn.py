@@ -110,6 +110,8 @@ class Turn(Generic[M]):
     signed: bytes = b""
     digest: bytes = b""
     complete: bool = True
+    refused: Message | None = None
+    """In a compensation: the message this party itself refused, whose step function was rolled back."""
 
     def send(self, to: Seat, message: Message) -> None:
         """Send a message of this ladder to the party that sits in `to`."""

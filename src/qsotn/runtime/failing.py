@@ -35,10 +35,17 @@ def hear_refusal(work: Work, party: object, received: wire.Received[Message], re
     fail(work, party, row, refusal, envelope.sender_seat)
 
 
-def fail(work: Work, party: object, row: Row, refusal: ProcedureRefusal, came_from: Seat | None) -> None:
+def fail(
+    work: Work,
+    party: object,
+    row: Row,
+    refusal: ProcedureRefusal,
+    came_from: Seat | None,
+    refused: Message | None = None,
+) -> None:
     """End a row: undo this party's part, tell every neighbour but the one it came from, end the rows that hang on it.
 
-    A row that failed before is left alone.
+    A row that failed before is left alone. `refused` is the message that this party itself said no to.
     """
     if row.state is State.FAILED:
         return
@@ -46,7 +53,7 @@ def fail(work: Work, party: object, row: Row, refusal: ProcedureRefusal, came_fr
     ladder = LADDERS[row.ladder]
     undo = ladder.compensations.get(row.seat.role)
     if undo is not None:
-        undo(party, Turn(work, row, refusal, work.desk.party, row.seat))
+        undo(party, Turn(work, row, refusal, work.desk.party, row.seat, refused=refused))
     for seat in _neighbours(row):
         if seat is not came_from and ladder.interface_between(row.seat, seat) is not None:
             work.outgoing.append(Outgoing(row, seat, refusal))

@@ -266,7 +266,7 @@ class Node:
         row = admission.row_for(work, ladder, step, received)
         if row is not None:
             _hear(row, step, received)
-            fail(work, self._seated(work.desk), row, refusal, None)
+            fail(work, self._seated(work.desk), row, refusal, None, received.message)
         self._poster.post_all(work, received.digest)
 
     # --- courier ----------------------------------------------------------------------------------------------------

@@ -91,7 +91,9 @@ def _way_of(row: Row, to: Seat, message: Message) -> _Way:
         interface = ladder.interface_between(row.seat, to)
         if interface is None:
             raise WrongParty(f"{row.seat} and {to} never meet in {ladder.name}")
-        return _Way(REFUSAL, interface, b"", introduces=False)
+        # Who brings its certificates in a step may have to refuse before that step.
+        introduces = any(step.introduces and (row.seat, to) in step.edges for step in ladder)
+        return _Way(REFUSAL, interface, b"", introduces)
     step = ladder.of_message(type(message))
     if (row.seat, to) not in step.edges:
         raise WrongParty(f"{ladder.name} step {step.label} does not go from {row.seat} to {to}")

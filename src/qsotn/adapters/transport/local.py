@@ -1,7 +1,7 @@
 """All parties in one process: bytes in, a receipt or nothing out.
 
-A party joins with a door that takes bytes. The transport never hands out an object of one party to another, and a door that
-raises gives no receipt, just as a server that answers with an error.
+A party joins with a door that takes bytes. The transport never hands out an object of one party to another, and a
+door that raises gives no receipt, just as a server that answers with an error.
 """
 
 from __future__ import annotations
