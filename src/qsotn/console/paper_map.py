@@ -25,9 +25,9 @@ paper's figure, with a letter where one number takes several messages; the messa
 and its fields; the seats it goes between; the interface (Table 2 of the paper, and our extensions); and the function
 that the *receiver* runs when the message has been verified. Beneath each table stands what those functions do, in
 their own first lines, and the codes with which each may refuse. Any other step than the one awaited is refused
-by the node itself (`OutOfOrder`, `WrongParty`, `ReplayedMessage`), and a procedure past its deadline ends as TIMEOUT
-everywhere. The last table of a ladder is its projection on the seats: what each seat awaits, in this order, and from
-whom. A seat takes the next step only when the one before is complete.
+by the node itself (`OutOfOrder`, `WrongParty`, `ReplayedMessage`), and a party that finds its part of a procedure past
+the deadline ends it as TIMEOUT. The last table of a ladder is its projection on the seats: what each seat awaits, in this
+order, and from whom. A seat takes the next step only when the one before is complete.
 """
 
 
