@@ -26,8 +26,8 @@ and its fields; the seats it goes between; the interface (Table 2 of the paper, 
 that the *receiver* runs when the message has been verified. Beneath each table stands what those functions do, in
 their own first lines, and the codes with which each may refuse. Any other step than the one awaited is refused
 by the node itself (`OutOfOrder`, `WrongParty`, `ReplayedMessage`), and a party that finds its part of a procedure past
-the deadline ends it as TIMEOUT. The last table of a ladder is its projection on the seats: what each seat awaits, in this
-order, and from whom. A seat takes the next step only when the one before is complete.
+the deadline ends it as TIMEOUT. The last table of a ladder is its projection on the seats: what each seat awaits, in
+this order, and from whom. A seat takes the next step only when the one before is complete.
 """
 
 
