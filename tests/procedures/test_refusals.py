@@ -192,17 +192,9 @@ def one_ready(open_world: Callable[..., World]) -> World:
     return world
 
 
-NOT_INTRODUCED = pytest.mark.xfail(
-    strict=True, reason="the refusal of a device nobody knows yet carries no certificate, so its PMP cannot hear it"
-)
-
-
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=NOT_INTRODUCED) if code == "UNSUPPORTED" else name
-        for name, (code, _) in INITIALIZATION_FAULTS.items()
-    ],
+    INITIALIZATION_FAULTS,
 )
 def test_an_initialization_that_is_refused_leaves_nothing_half_active(one_ready: World, name: str) -> None:
     world, (code, fault) = one_ready, INITIALIZATION_FAULTS[name]
@@ -667,7 +659,6 @@ def test_before_its_deadline_nothing_times_out(ready: World) -> None:
     assert ready.dump_all() == before
 
 
-@pytest.mark.xfail(strict=True, reason="a TIMEOUT refusal expires with the deadline it tells of, and is never sent")
 def test_a_line_that_is_granted_but_never_lit_times_out(ready: World) -> None:
     """Step 12 never comes: the devices stop, the cities withdraw, the ports are free."""
     ready.order_line()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from qsotn import wire
-from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
+from qsotn.domain import role_of
+from qsotn.errors import KeyReuse, KeyShortage, Refusal, WrongParty
 from qsotn.interfaces import Seat
 from qsotn.messages import Message, ProcedureRefusal
 from qsotn.procedures.catalogue import LADDERS
@@ -25,14 +26,32 @@ def as_refusal(no: Refusal | KeyShortage | KeyReuse) -> ProcedureRefusal:
 
 
 def hear_refusal(work: Work, party: object, received: wire.Received[Message], refusal: ProcedureRefusal) -> None:
-    """Take a neighbour's refusal. Raises `OutOfOrder` for an unknown procedure, `WrongParty` for a stranger."""
+    """Take a neighbour's refusal. Raises `WrongParty` for a stranger, or for seats that never meet in this ladder."""
     envelope = received.envelope
+    _check_edge(envelope)
     row = work.find(envelope.procedure, envelope.receiver_seat)
     if row is None:
-        raise OutOfOrder(f"{envelope!r}: {envelope.receiver} knows no such procedure yet")
+        work.add(_stillborn(envelope, refusal, work.desk.now))
+        return
     if row.ladder != envelope.ladder or row.seats.get(envelope.sender_seat) != envelope.sender:
         raise WrongParty(f"{envelope.sender} does not sit in {envelope.sender_seat} of {row.procedure}")
     fail(work, party, row, refusal, envelope.sender_seat)
+
+
+def _check_edge(envelope: wire.Envelope) -> None:
+    seats = (envelope.sender_seat, envelope.receiver_seat)
+    interface = LADDERS[envelope.ladder].interface_between(*seats)
+    roles = (role_of(envelope.sender), role_of(envelope.receiver))
+    if interface is None or interface.name != envelope.interface or roles != tuple(seat.role for seat in seats):
+        raise WrongParty(f"{envelope!r} does not travel from {seats[0]} to {seats[1]} over {envelope.interface}")
+
+
+def _stillborn(envelope: wire.Envelope, refusal: ProcedureRefusal, now: int) -> Row:
+    """A refusal may overtake, or outlive, the message that would have begun this row: then it never begins."""
+    seats = {envelope.receiver_seat: envelope.receiver, envelope.sender_seat: envelope.sender}
+    row = Row(envelope.procedure, envelope.ladder, envelope.receiver_seat, "", seats, envelope.expires_at, now)
+    row.state, row.failure = State.FAILED, refusal.code
+    return row
 
 
 def fail(

@@ -16,6 +16,8 @@ from qsotn.procedures.turn import Outgoing, Row, Work
 
 REFUSAL = "refusal"
 """The label of the one message that is no step: it may travel wherever the procedure has been."""
+REFUSAL_LIFETIME_US = 3600 * 1_000_000
+"""A refusal outlives its procedure: a timeout is told after the deadline that it tells of."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Poster:
             sender_seat=row.seat,
             receiver_seat=outgoing.to,
             issued_at=now,
-            expires_at=row.deadline,
+            expires_at=now + REFUSAL_LIFETIME_US if way.label == REFUSAL else row.deadline,
             nonce=self.entropy(16),
             answers=way.answers,
             body=wire.body_of(outgoing.message),
