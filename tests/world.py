@@ -104,6 +104,10 @@ class Crash(Exception):
         self.party = party
 
 
+class RoundOver(Exception):
+    """A party was made again while others were at work; nobody may go on with what it was."""
+
+
 @dataclass(frozen=True)
 class Faults:
     """Probabilities: per datagram handed over, and for `crash` per transaction (half before, half after COMMIT)."""
@@ -184,8 +188,9 @@ class FakeWire(LocalTransport):
         try:
             super().send(sent.sender, sent.hop, sent.data)
         except Crash as crash:
+            # Whoever is in the middle of handing something over begins its round anew: it may be the one that died.
             self._world.restart(crash.party)
-            raise LineError(str(crash)) from crash
+            raise RoundOver from crash
 
     def _happens(self, probability: float) -> bool:
         return probability > 0 and self._chance.random() < probability
@@ -273,7 +278,9 @@ class World:
             return self.nodes[party].flush(self.wire)
         except Crash as crash:
             self.restart(crash.party)
-            return 1
+        except RoundOver:
+            pass
+        return 1
 
     def settle(self, rounds: int = 400) -> None:
         """Pump until nobody has anything more to say."""
@@ -299,6 +306,8 @@ class World:
             self.line.turn()
         except Crash as crash:
             self.restart(crash.party)
+        except RoundOver:
+            pass
 
     def run_line(self, until: Callable[[], bool], turns: int = 4000) -> None:
         """Let the line run until something holds."""
@@ -466,6 +475,19 @@ def drain(world: World, party: PartyId, link: str) -> None:
 def rows_of(party: Any) -> list[Row]:
     """The rows of a party at its desk."""
     return list(party.desk.collection("procedures", Row).values())
+
+
+def whole_story(world: World) -> None:
+    """Two devices come into service, a line between them is established, rekeyed and deleted."""
+    for cpe in (CPE_A, CPE_B):
+        world.initialize(cpe)
+    world.settle()
+    world.order_line()
+    world.settle()
+    world.connect()
+    world.encrypt()
+    world.rekey()
+    world.delete()
 
 
 # --- worlds as they begin ---------------------------------------------------------------------------------------------
