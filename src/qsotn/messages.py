@@ -441,7 +441,6 @@ class DeletionResponse(Message, frozen=True):
     client_bytes_out: int
     multiframes_sent: int
     keys: tuple[KeyFrames, ...]
-    plaintext_seconds: int
 
 
 class DeletionReport(Message, frozen=True):

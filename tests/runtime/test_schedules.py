@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.world import LIFETIME_US, POMP, Faults, World
+from tests.world import LIFETIME_US, Faults, World
 
-from qsotn.app.province import CPE_A, CPE_B, HOMES, KM_A, KM_B, KM_RELAY, LINE, LINKS, PARTIES, PMP, QKMP
+from qsotn.app.province import CPE_A, CPE_B, HOMES, KM_A, KM_B, KM_RELAY, LINE, LINKS, PARTIES, PMP, POMP, QKMP
 from qsotn.domain import End, PartyId
 from qsotn.parties import cpe as cpe_records
 from qsotn.parties import qssp as qssp_records

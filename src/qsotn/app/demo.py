@@ -151,6 +151,8 @@ class Demo:
 
     def run(self) -> report.Report:
         """All phases, each going on from where the stores are."""
+        for node in self._province.nodes.values():
+            node.tick()  # what an interruption let pass its deadline has failed, and says so below
         self._distil()
         self._onboard()
         line = self._establish()

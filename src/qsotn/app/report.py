@@ -123,7 +123,6 @@ class Usage(msgspec.Struct, frozen=True):
     client_bytes_b_to_a: int
     multiframes_a_to_b: int
     multiframes_b_to_a: int
-    plaintext_seconds: int
     key_usage: tuple[KeyUsageReport, ...]
 
 
@@ -291,6 +290,5 @@ def _usage(record: UsageRecord) -> Usage:
         client_bytes_b_to_a=record.end_a.client_bytes_out,
         multiframes_a_to_b=record.end_a.multiframes_sent,
         multiframes_b_to_a=record.end_b.multiframes_sent,
-        plaintext_seconds=record.end_a.plaintext_seconds + record.end_b.plaintext_seconds,
         key_usage=record.key_usage,
     )

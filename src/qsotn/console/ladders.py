@@ -81,8 +81,8 @@ def summary(report: Report, line: LeasedLine, folder: StateFolder) -> Iterable[s
         f"in one process), {carried.frames:,} OTU frames, {carried.rekeys} key changes on the way."
     )
     yield (
-        f"Usage of {usage.account}: {line.line_id}, {usage.odu}, {usage.seconds_in_service:.2f} s in service, "
-        f"{usage.plaintext_seconds} plaintext seconds; keys drawn "
+        f"Usage of {usage.account}: {line.line_id}, {usage.odu}, {usage.seconds_in_service:.2f} s in service; "
+        f"keys drawn "
         f"{' and '.join(str(one.keys_drawn) for one in usage.key_usage)}, key-file entries burned "
         f"{' and '.join(str(one.entries_burned) for one in usage.key_usage)}."
     )

@@ -2,14 +2,14 @@
 
 Both ends of a link hold the same block. To let each allocate without asking the other, a block is cut in units of 256
 bits and halved: the first half belongs to the end whose identifier sorts first, the second to the other. An end
-allocates only in its own half, upwards, and takes what the far end names only in the far end's half, upwards too. No
-unit is therefore given twice by two ends, and none is taken again after it was passed.
+allocates only in its own half, upwards, and takes what the far end names only in the far end's half; a unit that is
+taken is deleted. No unit is therefore given twice by two ends, and none is taken again.
 """
 
 from __future__ import annotations
 
 from qsotn.domain import PartyId
-from qsotn.errors import KeyReuse, WrongParty
+from qsotn.errors import WrongParty
 
 UNIT_BITS = 256
 UNIT_BYTES = UNIT_BITS // 8
@@ -32,13 +32,11 @@ def allocate(own_half: range, mark: int, units: int) -> range | None:
     return range(first, first + units) if first + units <= own_half.stop else None
 
 
-def check_named(far_half: range, mark: int, first: int, units: int) -> range:
-    """Check the units that the far end names: in its own half, and above everything it named before.
+def check_named(far_half: range, first: int, units: int) -> range:
+    """Check that units the far end names are its own to allocate. Raises `WrongParty`.
 
-    Raises `WrongParty` for units that are not the far end's to allocate, `KeyReuse` for units already passed.
+    Supplies may overtake each other on a link, so order proves nothing; that a unit is still there does.
     """
     if units < 1 or first < far_half.start or first + units > far_half.stop:
         raise WrongParty(f"units {first} to {first + units} are not the far end's to allocate ({far_half})")
-    if first < mark:
-        raise KeyReuse(f"unit {first} was taken before (high-water mark {mark})")
     return range(first, first + units)

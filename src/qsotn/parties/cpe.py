@@ -311,7 +311,7 @@ class Cpe:
             )
         )
         return DeletionResponse(
-            line, carried.client_bytes_in, carried.client_bytes_out, carried.multiframes_sent, frames, 0
+            line, carried.client_bytes_in, carried.client_bytes_out, carried.multiframes_sent, frames
         )
 
     def _put(self, kept: SessionKeys) -> None:

@@ -44,14 +44,13 @@ class BlockState(StrEnum):
 
 
 class KeyBlock(msgspec.Struct, frozen=True):
-    """One distilled block of one link. The marks are the next unit of each half; the ledger is the twin's account."""
+    """One distilled block of one link. `own_mark` is the next unit of this end's half; `ledger` the twin's account."""
 
     link: str
     number: int
     units: int
     state: BlockState
     own_mark: int
-    far_mark: int
     ledger: dict[str, Any]
 
 
@@ -122,16 +121,21 @@ class Km:
     # --- blocks -----------------------------------------------------------------------------------------------------
 
     def deposit(self, link: str, number: int, key: Secret, ledger: dict[str, Any]) -> None:
-        """Take one end's copy of a distilled block; it waits for the far end's agreement."""
+        """Take one end's copy of a distilled block; it waits for the far end's agreement.
+
+        Raises `KeyReuse` for a number that was deposited before.
+        """
+        if self.blocks.get(_block_key(link, number)) is not None:
+            raise KeyReuse(f"block {number} of {link} was deposited at {self.desk.party} before")
         neighbour = self.configuration.links[link]
         units = len(key) // pool.UNIT_BYTES
-        own, far = pool.half(self.desk.party, neighbour, units), pool.half(neighbour, self.desk.party, units)
+        own = pool.half(self.desk.party, neighbour, units)
         material = key.reveal()
         for unit in range(units):
             bits = Secret(material[unit * pool.UNIT_BYTES : (unit + 1) * pool.UNIT_BYTES])
             place = _place(link, number, unit)
             self.desk.transaction.put("key-units", place, self.desk.vault.wrap(bits, place.encode()))
-        block = KeyBlock(link, number, units, BlockState.PENDING, own.start, far.start, ledger)
+        block = KeyBlock(link, number, units, BlockState.PENDING, own.start, ledger)
         self.blocks.put(_block_key(link, number), block)
 
     def block(self, link: str, number: int) -> KeyBlock:
@@ -195,14 +199,20 @@ class Km:
         if self.configuration.links.get(asked.link) != sender:
             raise WrongParty(f"{sender} is not the far end of {asked.link}")
         block = self.block(asked.link, asked.block)
+        if block.state is BlockState.DISCARDED:
+            raise Refusal("BLOCK_MISMATCH", f"block {asked.block} of {asked.link} was discarded at {self.desk.party}")
         if block.state is not BlockState.AVAILABLE:
             raise OutOfOrder(f"block {asked.block} of {asked.link} is {block.state} at {self.desk.party}")
         units = pool.units_for(len(asked.key_ids), asked.size)
         far_half = pool.half(sender, self.desk.party, block.units)
-        taken = pool.check_named(far_half, block.far_mark, asked.unit, units)
-        self.blocks.put(_block_key(asked.link, asked.block), msgspec.structs.replace(block, far_mark=taken.stop))
+        taken = pool.check_named(far_half, asked.unit, units)
         allocation = Allocation(asked.link, asked.block, taken.start, units)
         return allocation, self._take(block, taken, len(asked.key_ids), asked.size)
+
+    def forget_named(self, asked: KeyRelay) -> None:
+        """Destroy the units a refused supply named: the far end has taken its copy, nobody else ever may."""
+        for unit in range(asked.unit, asked.unit + pool.units_for(len(asked.key_ids), asked.size)):
+            self.desk.transaction.delete("key-units", _place(asked.link, asked.block, unit))
 
     def _take(self, block: KeyBlock, taken: range, number: int, size: int) -> list[Secret]:
         places = [_place(block.link, block.number, unit) for unit in taken]

@@ -51,6 +51,18 @@ def supplies(desk: Desk) -> Collection[Supply]:
     return desk.collection("supplies", Supply)
 
 
+class Hop(msgspec.Struct, frozen=True):
+    """What the far end of a hop did for a supply: the keys it holds or passed on, and the next hop, if there is one."""
+
+    key_ids: tuple[str, ...]
+    onward: str = ""
+
+
+def hops(desk: Desk) -> Collection[Hop]:
+    """Hops whose far end this is, by procedure."""
+    return desk.collection("hops", Hop)
+
+
 # --- a block becomes available --------------------------------------------------------------------------------------
 
 
@@ -166,6 +178,7 @@ def relay_keys(km: Km, turn: Turn[KeyRelay]) -> None:
     keys = bits if not asked.ciphertext else _decrypt(asked.ciphertext, bits)
     if asked.target == own:
         km.store_keys(asked.key_ids, keys, asked.master, asked.slave, path)
+        hops(km.desk).put(turn.procedure, Hop(asked.key_ids))
         _record(km, turn, "destination", taken, None, path)
         turn.send(Seat.KM_NEAR, RelayReceipt(asked.key_ids, (own,)))
     else:
@@ -187,6 +200,7 @@ def _pass_on(km: Km, turn: Turn[KeyRelay], taken: Allocation, keys: list[Secret]
     _record(km, turn, "relay", taken, pad, path)
     procedure = new_procedure(km.desk)
     supplies(km.desk).put(procedure, Supply(turn.procedure, Seat.KM_FAR, Seat.KM_NEAR, asked.key_ids))
+    hops(km.desk).put(turn.procedure, Hop(asked.key_ids, procedure))
     onward = msgspec.structs.replace(asked, link=link, block=pad.block, unit=pad.unit, ciphertext=ciphertext, path=path)
     _open_hop(turn, procedure, hop, onward)
 
@@ -231,12 +245,17 @@ def answer_dec_keys(km: Km, turn: Turn[DecKeysRequest], reply_to: Seat) -> None:
 @KEY_SUPPLY.compensate(Seat.KM_NEAR.role)
 def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
     """A supply that failed destroys its keys, here and further on, and fails the request it served."""
-    supply = supplies(km.desk).get(turn.procedure)
+    if isinstance(turn.refused, KeyRelay):
+        km.forget_named(turn.refused)
+    supply, hop = supplies(km.desk).get(turn.procedure), hops(km.desk).get(turn.procedure)
+    for record in (supply, hop):
+        for key_id in () if record is None else record.key_ids:
+            km.stored.delete(key_id)
     if supply is not None:
         supplies(km.desk).delete(turn.procedure)
-        for key_id in supply.key_ids:
-            km.stored.delete(key_id)
         turn.fail(supply.parent, supply.parent_seat, turn.message)
+    if hop is not None and hop.onward:
+        turn.fail(ProcedureId(hop.onward), Seat.KM_NEAR, turn.message)
 
 
 KEY_BLOCK.sealed()
