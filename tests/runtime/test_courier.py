@@ -1,4 +1,4 @@
-"""The courier on Iaq: between a device and its own QSSP, after the voucher, sealed datagrams only; and noise on any door."""
+"""The courier on Iaq: between a device and its own QSSP, after the voucher, unread; and noise on any door."""
 
 from __future__ import annotations
 

@@ -111,10 +111,13 @@ def _new_run(folder: StateFolder, file: Path | None, size: int) -> RunState:
 
 def run(folder: StateFolder, begun: RunState, watcher: Watcher, environment: Environment) -> report.Report:
     """Do, or finish, the whole run, and return its report. The folder is locked by the caller."""
-    if not folder.begun:
+    if not begun.provisioned:
         watcher.phase("province")
+        folder.save(begun)
+        folder.clear_parties()
         _generate(folder, begun, environment.entropy)
         make_province(folder.parties, environment.entropy, utc(environment.clock))
+        begun = msgspec.structs.replace(begun, provisioned=True)
         folder.save(begun)
     with open_province(folder.parties, environment.entropy, environment.clock) as province:
         demo = Demo(folder, begun, province, watcher, environment)

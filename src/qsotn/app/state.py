@@ -31,6 +31,8 @@ class RunState(msgspec.Struct, frozen=True):
     file: str
     size: int
     generated: bool
+    provisioned: bool = False
+    """The province stands: every party's store is whole."""
     confirmed_bytes: int = 0
     """Bytes durably received at the far end."""
     earlier_seconds: float = 0.0
@@ -47,11 +49,6 @@ class StateFolder:
     def parties(self) -> Path:
         """Where the parties' stores are."""
         return self.path / "parties"
-
-    @property
-    def begun(self) -> bool:
-        """Whether a run's province stands here."""
-        return (self.path / "state.json").exists()
 
     @property
     def generated(self) -> Path:
@@ -146,5 +143,9 @@ class StateFolder:
         self._refuse_strangers()
         for name in (*JSON, *(f"{name}.new" for name in JSON), "generated", "received"):
             (self.path / name).unlink(missing_ok=True)
+        self.clear_parties()
+
+    def clear_parties(self) -> None:
+        """Remove a province, whole or half made."""
         if self.parties.exists():
             shutil.rmtree(self.parties)

@@ -25,6 +25,8 @@ def run_demo(state: Path, file: Path | None, *, resume: bool, fresh: bool, as_js
     folder = StateFolder(state)
     with folder.locked():
         begun = demo.plan(folder, file, resume=resume, fresh=fresh, size=demo.GENERATED_BYTES)
+        if resume and begun is not None and not begun.provisioned:
+            Console(stderr=True, highlight=False).print(f"Nothing had been done in {state} yet; beginning now.")
         if begun is None:
             report = load_report(folder)
         else:
