@@ -1,6 +1,6 @@
 """The state folder: one per run, of one version, used by one process at a time.
 
-state.json      what was begun; written last when the province is made, so that a folder without it holds nothing
+state.json      what was begun, written first; it says whether the province stands
 lock            held while a process uses the folder
 parties/        a folder per party: its store, and the key-encryption key of its embedded module
 received        what came out of the line's far end
