@@ -1,10 +1,11 @@
 """The state folder: one per run, of one version, used by one process at a time.
 
-state.json      what was begun, written first; it says whether the province stands
-lock            held while a process uses the folder
-parties/        a folder per party: its store, and the key-encryption key of its embedded module
-received        what came out of the line's far end
-report.json     the finished run's report
+    state.json      what was begun, written first; it says whether the province stands
+    lock            held while a process uses the folder
+    parties/        a folder per party: its store, and the key-encryption key of its embedded module
+    generated       the file that is carried when none was given
+    received        what came out of the line's far end
+    report.json     the finished run's report
 """
 
 from __future__ import annotations
