@@ -1,5 +1,7 @@
 """The state folder: one per run, of one version, used by one process at a time.
 
+What lies in it:
+
     state.json      what was begun, written first; it says whether the province stands
     lock            held while a process uses the folder
     parties/        a folder per party: its store, and the key-encryption key of its embedded module
