@@ -72,7 +72,7 @@ LEDGER = {"pulses": 0, "detections": 0, "error_rate": 0.0, "net_bits": 0, "key_b
 
 
 class Chance:
-    """Entropy by seed: SHAKE-256 over a counter."""
+    """Entropy by seed: SHAKE-256 over a counter and the size, so that no draw is the beginning of another."""
 
     def __init__(self, seed: str) -> None:
         self._seed = seed
@@ -80,7 +80,7 @@ class Chance:
 
     def __call__(self, size: int) -> bytes:
         self._drawn += 1
-        return hashlib.shake_256(f"{self._seed}/{self._drawn}".encode()).digest(size)
+        return hashlib.shake_256(f"{self._seed}/{self._drawn}/{size}".encode()).digest(size)
 
 
 class Clock:

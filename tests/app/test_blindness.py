@@ -1,108 +1,234 @@
-"""What the PMP, the courier, every wire and the fibre ever saw, and what every store keeps: none of it holds a key.
+"""Who must not see a key has not seen one: a scan of a whole run for every secret that existed in it.
 
-Every secret that comes into being anywhere in the run is noted as it is made; then everything that was sent, carried
-or stored is searched for each of them, raw, in hexadecimal and in base64."""
+Every `Secret` of 16 octets or more is noted as it comes into being (key blocks, key-file entries, session keys, HPKE's
+and the key file's derived keys, traffic keys, identities), and looked for in all that left a party: datagrams, the
+fibre, every store's file with its write-ahead log, log records and representations; raw, in hexadecimal and in base64.
+"""
 
 from __future__ import annotations
 
 import base64
+import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
-from tests.world import World
+from tests.world import Sent, World, deposit, whole_story
 
-from qsotn.app.province import CPE_A, CPE_B, PARTIES
-from qsotn.domain import Secret
+from qsotn import wire
+from qsotn.app import links
+from qsotn.app.province import CPE_A, CPE_B, LINE, LINK_A, LINK_B, PARTIES, PMP, party_folder
+from qsotn.app.report import keys_used, steps_taken, usage_record
+from qsotn.app.trace import trace_key
+from qsotn.domain import Direction, KeyId, Secret
+from qsotn.interfaces import AX, IAQ, IQSSP
 
-SHORTEST_KEY = 16
-MARKER = b"client plaintext that must not leave the CPE in clear " * 20
+SHORTEST = 16
+PROBE = 12
+"""Octets of a secret (or of its encoding) by which it is found: its first, and its last."""
+MARKER = b"client plaintext of one customer, in 64 recognisable octets.... "
+
+
+class Secrets:
+    """Every secret that came into being, and the search for them."""
+
+    def __init__(self) -> None:
+        self.noted: set[bytes] = set()
+
+    def note(self, material: bytes) -> None:
+        if len(material) >= SHORTEST and len(set(material)) > 4:
+            self.noted.add(material)
+
+    def _forms(self) -> Iterator[bytes]:
+        for secret in self.noted:
+            for part in (secret[:SHORTEST], secret[-SHORTEST:]):
+                yield part[:PROBE]
+                yield part.hex().encode()[:PROBE]
+                yield part.hex().upper().encode()[:PROBE]
+            for shift in range(3):  # where in a longer base64 text it would stand
+                text = base64.b64encode(bytes(shift) + secret)
+                yield text[4 if shift else 0 :][:PROBE]
+
+    def found_in(self, data: bytes) -> list[bytes]:
+        """The forms that occur in some bytes: by their first eight octets at every offset, then in full."""
+        forms = sorted(set(self._forms()))
+        if len(data) < PROBE:
+            return []
+        heads = np.unique(np.array([int.from_bytes(form[:8], "little") for form in forms], np.uint64))
+        hits: set[int] = set()
+        for shift in range(8):
+            words = np.frombuffer(data, np.uint64, (len(data) - shift) // 8, shift)
+            hits.update((np.flatnonzero(np.isin(words, heads)) * 8 + shift).tolist())
+        known = set(forms)
+        return [data[at : at + PROBE] for at in sorted(hits) if data[at : at + PROBE] in known]
 
 
 @pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
-    """Fills with the material of every `Secret` of a key's length that is made from now on."""
-    made: set[bytes] = set()
-    original = Secret.__init__
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+    noted, make = Secrets(), Secret.__init__
 
-    def noted(self: Secret, material: bytes | bytearray | memoryview) -> None:
-        original(self, material)
-        if SHORTEST_KEY <= len(material) <= 4096:
-            made.add(bytes(material))
+    def noting(self: Secret, material: bytes | bytearray | memoryview) -> None:
+        make(self, material)
+        noted.note(bytes(material))
 
-    monkeypatch.setattr(Secret, "__init__", noted)
-    return made
+    monkeypatch.setattr(Secret, "__init__", noting)
+    return noted
 
 
-def forms(secret: bytes) -> Iterator[bytes]:
-    """A secret as it might be written somewhere. Base64 is searched without the characters that depend on its place."""
-    yield secret
-    yield secret.hex().encode()
-    for shift in range(3):
-        yield base64.b64encode(bytes(shift) + secret)[4:-4]
+class Observed:
+    """One whole run with traffic, and everything that left anybody in it."""
+
+    def __init__(self, world: World, secrets: Secrets, caplog: pytest.LogCaptureFixture) -> None:
+        self.world = world
+        self.secrets = secrets
+        self.fibre: list[bytes] = []
+        world.fibre.tap(lambda _, chunk: self.fibre.append(chunk))
+        for number, link in enumerate((LINK_A, LINK_B), 2):
+            deposit(world, link, number)
+        links.install_links(world.province, world.entropy)
+        with caplog.at_level(logging.DEBUG):
+            whole_story(world)
+        self.log = caplog.text
+
+    def datagrams(self, wanted: Callable[[Sent], bool]) -> bytes:
+        return b"\0".join(sent.data for sent in self.world.wire.sent if wanted(sent))
+
+    def stores(self) -> Iterator[tuple[str, bytes]]:
+        for party in PARTIES:
+            for path in sorted(party_folder(self.world.folder, party).iterdir()):
+                if path.name != "module.key":  # the key-encryption key of the embedded module itself
+                    yield f"{party} {path.name}", path.read_bytes()
 
 
-def found(secrets: set[bytes], haystack: bytes) -> list[bytes]:
-    """Return the secrets that occur in the haystack in any form."""
-    return [secret for secret in secrets if any(form in haystack for form in forms(secret))]
+@pytest.fixture
+def observed(
+    open_world: Callable[..., World],
+    secrets: Secrets,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Observed:
+    world = open_world("provisioned")
+    send = world.fibre.send
+
+    def carry(direction: Direction, data: bytes) -> None:
+        send(direction, data)
+        if world.line is not None and direction is Direction.A_TO_B:
+            world.line.a.terminal.offer(MARKER * 8)
+
+    monkeypatch.setattr(world.fibre, "send", carry)
+    return Observed(world, secrets, caplog)
 
 
-def files_of(folder: Path) -> bytes:
-    """Everything in the parties' folders, but for the file that holds the key-encryption key of the embedded module."""
-    return b"\n".join(
-        path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "module.key"
+def test_no_secret_is_in_anything_that_left_a_party(observed: Observed) -> None:
+    found = observed.secrets.found_in
+    assert len(observed.secrets.noted) > 500
+    assert found(observed.datagrams(lambda _: True)) == []
+    assert found(observed.datagrams(lambda sent: sent.hop == PMP)) == []
+    assert found(b"\0".join(observed.fibre)) == []
+    assert found(observed.log.encode()) == []
+
+
+def test_no_secret_is_in_any_store_file_or_its_log(observed: Observed) -> None:
+    names = []
+    for name, content in observed.stores():
+        assert observed.secrets.found_in(content) == [], name
+        names.append(name)
+    assert "pmp/shandong store.db" in names
+    assert any(name.endswith("-wal") for name in names)
+
+
+def test_what_existed_in_the_run_is_among_what_is_looked_for(observed: Observed) -> None:
+    """Key-file entries at their ends, as they were before they were burned, and the vaults' own keys."""
+    for party in (CPE_A, CPE_B):
+        with observed.world.desk(party) as device:
+            (file,) = device.key_files.values()
+            places = [(n, blob) for n, blob in enumerate(file.entries) if blob]
+            assert len(places) == 62
+            for n, blob in places:
+                entry = device.desk.vault.unwrap(blob, f"key-file/{file.key_file_id}/{n}".encode())
+                assert entry.reveal() in observed.secrets.noted
+        module = (party_folder(observed.world.folder, party) / "module.key").read_bytes()
+        assert module in observed.secrets.noted
+
+
+def test_the_interfaces_of_the_pmp_carried_something_to_look_at(observed: Observed) -> None:
+    for interface in (AX, IQSSP, IAQ):
+        sent = observed.datagrams(lambda one, name=interface.name: wire.unpack(one.data).interface == name)  # type: ignore[misc]
+        assert len(sent) > 10_000
+    assert len(b"".join(observed.fibre)) > 1_000_000
+
+
+@pytest.mark.parametrize("form", ["raw", "hexadecimal", "base64", "base64 within a text", "its end"])
+def test_one_leak_is_found(secrets: Secrets, form: str) -> None:
+    """The scan itself: one planted session key among a megabyte of noise."""
+    key = Secret(bytes(range(100, 132))).reveal()
+    planted = {
+        "raw": key,
+        "hexadecimal": key.hex().encode(),
+        "base64": base64.b64encode(key),
+        "base64 within a text": base64.b64encode(b"x" + key + b"yz"),
+        "its end": key[-SHORTEST:],
+    }[form]
+    noise = np.random.default_rng(1).bytes(1 << 20)
+    assert secrets.found_in(noise) == []
+    assert secrets.found_in(noise[:77_777] + planted + noise[77_777:])
+
+
+def test_a_leak_of_one_stored_key_is_found_in_the_store_file(observed: Observed) -> None:
+    with observed.world.desk(CPE_A) as device:
+        (file,) = device.key_files.values()
+        entry = device.desk.vault.unwrap(file.entries[-1], f"key-file/{file.key_file_id}/63".encode())
+        device.desk.transaction.put("leak", "1", entry.reveal())
+    assert any(
+        observed.secrets.found_in(content) for name, content in observed.stores() if name.startswith("cpe/jinan")
     )
 
 
-def run(world: World) -> bytearray:
-    """A whole life with traffic; returns every byte that the fibre carried."""
-    fibre = bytearray()
-    world.fibre.tap(lambda _direction, data: fibre.extend(data))
-    for cpe in (CPE_A, CPE_B):
-        world.initialize(cpe)
-    world.settle()
-    world.order_line()
-    world.settle()
-    world.connect()
-    assert world.line is not None
-    for _ in range(5):
-        assert world.line.a.terminal.offer(bytes(14) + MARKER)  # waits until the line is encrypted
-    world.encrypt()
-    world.rekey()
-    assert world.line.b.terminal.deliver() == [bytes(14) + MARKER] * 5
-    world.delete()
-    return fibre
+def test_no_client_octet_is_on_the_fibre(observed: Observed) -> None:
+    fibre = b"".join(observed.fibre)
+    assert observed.world.line is not None
+    arrived = b"".join(observed.world.line.b.terminal.deliver())
+    assert arrived.count(MARKER) > 50
+    for at in range(0, len(MARKER), 8):
+        assert MARKER[at : at + 16] not in fibre
 
 
-def test_no_key_is_seen_by_the_courier_the_wires_the_fibre_or_the_disk(
-    secrets: set[bytes], open_world: Callable[..., World], caplog: pytest.LogCaptureFixture
-) -> None:
-    world = open_world("provisioned")
-    fibre = run(world)
-    wires = b"\n".join(sent.data for sent in world.wire.sent)
-    seen = {
-        "the wires": wires,
-        "the fibre": bytes(fibre),
-        "the disk": files_of(world.folder),
-        "the log": caplog.text.encode(),
-        "the nodes": repr([(party, vars(world.nodes[party])) for party in PARTIES]).encode(),
-    }
-    assert len(secrets) > 200
-    for where, haystack in seen.items():
-        assert found(secrets, haystack) == [], f"{where} held a secret"
-    assert MARKER[:40] not in fibre
-    assert MARKER[:40] not in wires
+def test_reports_and_traces_show_ids_and_never_keys(observed: Observed) -> None:
+    province, found = observed.world.province, observed.secrets.found_in
+    record = usage_record(province)
+    used = keys_used(province, record)
+    shown: list[object] = [record, *used]
+    shown += [trace_key(province, KeyId(one.key_id)) for one in used]
+    shown += [steps_taken(province, row.procedure) for row in observed.world.rows(PARTIES[0])]
+    for one in shown:
+        assert found(msgspec.json.encode(one)) == []
+        assert found(repr(one).encode()) == []
+    assert LINE in repr(record)
 
 
-@pytest.mark.parametrize("form", [0, 1, 2, 3, 4])
-def test_the_search_finds_what_is_there(form: int) -> None:
-    secret = bytes(range(32))
-    shown = list(forms(secret))[form]
-    assert found({secret}, b"noise" + shown + b"noise") == [secret]
+def test_representations_of_parties_rows_and_messages_show_no_key(observed: Observed) -> None:
+    world, found = observed.world, observed.secrets.found_in
+    shown = [repr(node) + repr(node.identity) + repr(vars(node)) for node in world.nodes.values()]
+    shown += [repr(row) for party in PARTIES for row in world.rows(party)]
+    for sent in world.wire.sent:
+        if wire.unpack(sent.data).receiver == sent.hop:
+            received = world.opened(sent.data)
+            shown += [repr(received.envelope), repr(received.message)]
+    text = "\n".join(shown)
+    assert found(text.encode()) == []
+    assert found(_unescaped(text)) == []
 
 
-def test_a_planted_leak_is_found(secrets: set[bytes], ready: World) -> None:
-    with ready.desk(CPE_A) as cpe:
-        entry = cpe.burn_entry(cpe.own_binding().key_file_id, 0)
-        cpe.desk.transaction.put("leak", "one", base64.b64encode(entry.reveal()))
-    assert entry.reveal() in found(secrets, files_of(ready.folder))
+def _unescaped(text: str) -> bytes:
+    r"""The octets that `\xNN` in a representation stand for."""
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
+
+
+def test_the_folder_of_a_party_is_for_its_owner_alone(observed: Observed) -> None:
+    for party in PARTIES:
+        place: Path = party_folder(observed.world.folder, party)
+        assert place.stat().st_mode & 0o077 == 0
+        assert (place / "module.key").stat().st_mode & 0o077 == 0

@@ -1,187 +1,128 @@
-"""`qsotn demo` as a person runs it: whole, resumed after kill -9 at any moment, with small files, with bad input."""
+"""The main job as a whole: with real photons once; then small files, and a process that is killed again and again."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.app.killed_demo import Silent, clock_since
+from tests.invariants import check_no_key_twice
+from tests.world import Chance, Clock, World, deposit
 
-RUN = (sys.executable, "-c", "from qsotn.cli import main; main()")
-FILE = b"one client file, " * 20_000
-FIELDS = {
-    "traffic": {"bytes_in", "bytes_out", "sha256_in", "sha256_out", "frames", "multiframes", "rekeys", "seconds"},
-    "leased_line": {"line_id", "steps", "state", "odu"},
-}
+from qsotn.app import demo, links
+from qsotn.app.demo import KEY_BITS_PER_END
+from qsotn.app.province import LINKS, open_province
+from qsotn.app.report import Report
+from qsotn.app.state import STATE_VERSION, RunState, StateFolder
+from qsotn.errors import UsageError
 
-
-def demo(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, "demo", *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)
-
-
-def check(report: dict[str, Any], size: int) -> None:
-    """What every finished run must show."""
-    assert [[step["n"] for step in one["steps"]] for one in report["initialization"]] == [list(range(1, 11))] * 2
-    assert {one["state"] for one in report["initialization"]} == {"READY"}
-    assert [step["n"] for step in report["leased_line"]["steps"]] == list(range(1, 13))
-    assert report["leased_line"]["state"] == "ENCRYPTED"
-    for part, fields in FIELDS.items():
-        assert fields <= set(report[part])
-    traffic = report["traffic"]
-    assert traffic["bytes_in"] == traffic["bytes_out"] == size
-    assert traffic["sha256_in"] == traffic["sha256_out"]
-    assert traffic["rekeys"] >= 2
-    ids = [key["key_id"] for key in report["keys"]]
-    assert len(ids) == len(set(ids)) >= 6
-    assert {key["direction"] for key in report["keys"]} == {"a-to-b", "b-to-a"}
-    assert all(key["source"].startswith("qkd:") for key in report["keys"])
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(FILE)
-    return path
+def folder(open_world: Callable[..., World], tmp_path: Path) -> StateFolder:
+    """A run that has begun: the province stands and its links hold enough keys, put there without photons."""
+    world = open_world("provisioned")
+    for number in (2, 3):
+        for link in LINKS:
+            deposit(world, link, number)
+    world.settle()
+    links.install_links(world.province, world.entropy)
+    with world.desk(min(LINKS["jinan-weifang"])) as km:
+        assert km.available_bits("jinan-weifang") >= KEY_BITS_PER_END
+    world.close()
+    state = StateFolder(tmp_path / "state")
+    state.path.mkdir()
+    world.folder.rename(state.parties)
+    return state
 
 
-def test_the_whole_run_and_its_report(file: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    finished = demo(file, "--state", state, "--json")
-    assert finished.returncode == 0, finished.stderr
-    report = json.loads(finished.stdout)
-    check(report, len(FILE))
-    assert sum(key["frames"] for key in report["keys"]) > 0
-    assert (state / "received").read_bytes() == FILE
-    again = demo("--state", state, "--resume", "--json")
-    assert json.loads(again.stdout) == report
-    key = report["keys"][0]["key_id"]
-    traced = subprocess.run(
-        [*RUN, "trace", key, "--state", str(state), "--json"], capture_output=True, text=True, timeout=60
-    )
-    layers = {hop["layer"] for hop in json.loads(traced.stdout)["hops"]}
-    assert layers == {"quantum", "key network", "AK", "Iaq", "supervision", "module", "OPUk"}
+def _begin(folder: StateFolder, content: bytes) -> RunState:
+    file = folder.path.parent / "file"
+    file.write_bytes(content)
+    begun = RunState(STATE_VERSION, str(file), len(content), generated=False)
+    folder.save(begun)
+    return begun
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_run_killed_again_and_again_is_finished_by_resume(file: Path, tmp_path: Path, seed: int) -> None:
-    rng, state = random.Random(seed), tmp_path / "state"
-    command = [*RUN, "demo", str(file), "--state", str(state), "--json"]
-    for _ in range(2):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while not (state / "state.json").exists():
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0.0, 3.0))
-            process.send_signal(signal.SIGKILL)
-        command = [*RUN, "demo", "--state", str(state), "--json", "--resume"]
-    finished = demo("--state", state, "--resume", "--json", file)
-    assert finished.returncode == 0, finished.stderr
-    check(json.loads(finished.stdout), len(FILE))
+def _run(folder: StateFolder, begun: RunState, clock: Callable[[], int] | None = None) -> Report:
+    now = clock or clock_since(time.time_ns() // 1000)
+    with folder.locked():
+        return demo.run(folder, begun, Silent(), demo.Environment(os.urandom, now))
 
 
-@pytest.mark.parametrize("content", [b"", b"x"])
-def test_the_smallest_files(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "small"
-    path.write_bytes(content)
-    finished = demo(path, "--state", tmp_path / "state", "--json")
-    assert finished.returncode == 0, finished.stderr
-    check(json.loads(finished.stdout), len(content))
-
-
-def _missing(folder: Path) -> list[str]:
-    return [str(folder / "nothing")]
-
-
-def _directory(folder: Path) -> list[str]:
-    return [str(folder)]
-
-
-def _device(_folder: Path) -> list[str]:
-    return ["/dev/zero"]
-
-
-def _other_version(folder: Path) -> list[str]:
-    (folder / "state").mkdir()
-    (folder / "state" / "state.json").write_text('{"version": 99}')
-    return []
-
-
-def _no_state(folder: Path) -> list[str]:
-    (folder / "state").mkdir()
-    (folder / "state" / "state.json").write_text("not json")
-    return []
-
-
-def _strangers(folder: Path) -> list[str]:
-    (folder / "state").mkdir()
-    (folder / "state" / "thesis.tex").write_text("precious")
-    return ["--fresh"]
-
-
-def _both(_folder: Path) -> list[str]:
-    return ["--fresh", "--resume"]
+def test_from_one_photon_to_one_encrypted_frame(tmp_path: Path) -> None:
+    """Nothing is put anywhere by hand here: the keys are distilled on both links."""
+    folder = StateFolder(tmp_path / "state")
+    file = tmp_path / "file"
+    file.write_bytes(Chance("file")(300_000))
+    with folder.locked():
+        begun = demo.plan(folder, file, resume=False, fresh=False, size=0)
+        assert begun is not None
+        entropy = demo.Environment(os.urandom, lambda: time.time_ns() // 1000)
+        report = demo.run(folder, begun, Silent(), entropy)
+    assert report.intact
+    assert folder.received.read_bytes() == file.read_bytes()
+    assert [(one.state, [step.n for step in one.steps]) for one in report.initialization] == [
+        ("READY", list(range(1, 11)))
+    ] * 2
+    assert (report.leased_line.state, report.leased_line.deletion.state) == ("ENCRYPTED", "DELETED")
+    assert [step.n for step in report.leased_line.steps] == list(range(1, 13))
+    assert report.traffic.rekeys >= 2
+    assert report.traffic.bytes_out == 300_000
+    assert len(report.keys) == len({key.key_id for key in report.keys}) >= 6
+    assert all(one.pulses > 0 and 0 < one.qber < 0.11 for one in report.consumption)
+    assert all(one.allocated_bits + one.remaining_bits == one.secret_bits for one in report.consumption)
+    assert report.usage.client_bytes_a_to_b >= 300_000
+    assert report.usage.plaintext_seconds == 0
 
 
 @pytest.mark.parametrize(
-    ("prepare", "complaint"),
-    [
-        (_missing, "cannot be read: No such file"),
-        (_directory, "cannot be read: Is a directory"),
-        (_device, "not a regular file"),
-        (_other_version, "is of version 99"),
-        (_no_state, "is not a state of qsotn"),
-        (_strangers, "holds 'thesis.tex'"),
-        (_both, "give one of them"),
-    ],
+    "content", [b"", b"\x00", Chance("small")(1492)], ids=["empty", "one octet", "one frame and one"]
 )
-def test_bad_input_ends_in_one_clear_line(tmp_path: Path, prepare: Any, complaint: str) -> None:
-    ended = demo(*prepare(tmp_path), "--state", tmp_path / "state")
-    assert ended.returncode == 2
-    assert complaint in ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "state" / "parties").exists(), "nothing is half done"
-    assert not (tmp_path / "state" / "thesis.tex").exists() or prepare is _strangers
+def test_a_small_file_goes_through_and_keys_change_all_the_same(folder: StateFolder, content: bytes) -> None:
+    report = _run(folder, _begin(folder, content))
+    assert report.intact
+    assert folder.received.read_bytes() == content
+    assert (report.traffic.bytes_in, report.traffic.bytes_out) == (len(content), len(content))
+    assert report.traffic.rekeys >= 2
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    import fcntl
-
-    state = tmp_path / "state"
-    state.mkdir()
-    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    ended = demo("--state", state)
-    os.close(lock)
-    assert ended.returncode == 2
-    assert "in use by another qsotn process" in ended.stderr
-
-
-def test_an_unfinished_run_is_neither_lost_nor_mixed(file: Path, tmp_path: Path) -> None:
-    state, other = tmp_path / "state", tmp_path / "other"
-    other.write_bytes(b"other")
-    with subprocess.Popen([*RUN, "demo", str(file), "--state", str(state)], stdout=subprocess.DEVNULL) as process:
-        while not (state / "state.json").exists():
-            time.sleep(0.02)
-        process.kill()
-    ended = demo(other, "--state", state)
-    assert ended.returncode == 2
-    assert "--resume" in ended.stderr
-    assert "--fresh" in ended.stderr
-    ended = demo(other, "--state", state, "--resume")
-    assert ended.returncode == 2
-    assert "takes no other file" in ended.stderr
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_run_that_is_killed_again_and_again_is_finished_by_resuming_it(folder: StateFolder, seed: int) -> None:
+    content, epoch = Chance("killed")(400_000), time.time_ns() // 1000
+    _begin(folder, content)
+    words = [sys.executable, "-m", "tests.app.killed_demo", str(folder.path), str(seed), "12", str(epoch)]
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert int(killed.stdout) >= 8
+    begun = folder.load()
+    assert begun is not None
+    report = _run(folder, begun, clock_since(epoch))
+    assert report.intact
+    assert folder.received.read_bytes() == content
+    assert report.traffic.rekeys >= 2
+    assert report.leased_line.deletion.state == "DELETED"
+    used = [key.key_id for key in report.keys]
+    assert len(used) == len(set(used))
+    with open_province(folder.parties, os.urandom, Clock(clock_since(epoch)())) as province:
+        check_no_key_twice(province)
 
 
-def test_a_file_that_changed_on_the_way_ends_with_exit_code_1(file: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    assert demo(file, "--state", state).returncode == 0
-    (state / "report.json").unlink()
-    file.write_bytes(FILE[:-1] + b"!")
-    assert demo("--state", state, "--resume").returncode == 1
+def test_a_finished_run_is_shown_again_and_not_run_again(folder: StateFolder) -> None:
+    _run(folder, _begin(folder, b"once"))
+    assert demo.plan(folder, None, resume=True, fresh=False, size=0) is None
+    again = demo.plan(folder, folder.path.parent / "file", resume=False, fresh=False, size=0)
+    assert again is not None
+    assert not folder.parties.exists()
+
+
+def test_a_file_that_is_gone_when_the_run_is_resumed_is_named(folder: StateFolder) -> None:
+    begun = _begin(folder, b"gone")
+    Path(begun.file).unlink()
+    with pytest.raises(UsageError, match="file cannot be read: No such file"):
+        _run(folder, begun)

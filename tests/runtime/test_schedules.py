@@ -6,15 +6,15 @@ before or just after a COMMIT. Whatever happens, the run ends as if nothing had,
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.invariants import check_no_key_twice
 from tests.world import LIFETIME_US, Faults, World
 
-from qsotn.app.province import CPE_A, CPE_B, HOMES, KM_A, KM_B, KM_RELAY, LINE, LINKS, PARTIES, PMP, POMP, QKMP
-from qsotn.domain import End, PartyId
+from qsotn.app.province import CPE_A, CPE_B, HOMES, LINE, PARTIES, PMP, POMP
+from qsotn.domain import PartyId
 from qsotn.parties import cpe as cpe_records
 from qsotn.parties import qssp as qssp_records
 from qsotn.parties.cpe import GenerationState
@@ -83,7 +83,7 @@ def test_a_run_ends_well_whatever_is_lost_doubled_reordered_or_killed(
     world = open_world("provisioned", seed=seed, faults=faults)
     Story(world).tell()
     check_ended(world)
-    check_no_key_twice(world)
+    check_no_key_twice(world.province)
     assert bool(world.crashes) is bool(faults.crash)
     assert set().union(*(node.rejections for node in world.nodes.values())) <= {"OutOfOrder"}
 
@@ -120,66 +120,3 @@ def _overtaken(world: World, row: Any) -> bool:
 
 def _awaits_datagram(row: Any) -> bool:
     return any(not step.on_line for step, _ in leased_line.REKEY.awaited(row.seat, row.heard))
-
-
-def check_no_key_twice(world: World) -> None:
-    """Each key ID in one generation or one key-file entry; each entry for one generation; each unit for one key."""
-    used: Counter[str] = Counter()
-    for cpe in (CPE_A, CPE_B):
-        with world.desk(cpe) as device, world.desk(HOMES[cpe]) as qssp:
-            generations = list(device.generations.values())
-            (file,), (far,) = device.key_files.values(), qssp.key_files.values()
-            entries = [kept.entry for kept in generations]
-            assert len(entries) == len(set(entries))
-            assert file.burned_below <= far.next_entry
-            assert len(far.burned) == len(set(far.burned.values())) == far.next_entry
-            assert {far.burned[str(kept.entry)] for kept in generations} == {
-                f"{LINE}/{kept.generation}" for kept in generations
-            }
-            assert all(not entry for entry in far.entries[: far.next_entry])
-            assert all(not entry for entry in file.entries[: file.burned_below])
-            used.update(far.key_ids)
-    used.update(_session_key_ids(world))
-    assert max(used.values()) == 1
-    _check_same_ids(world)
-    _check_units(world)
-
-
-def _session_key_ids(world: World) -> Iterator[str]:
-    with world.desk(HOMES[CPE_A]) as qssp:
-        for kept in qssp.generations.values():
-            yield from (kept.key_id_a_to_b, kept.key_id_b_to_a)
-
-
-def _check_same_ids(world: World) -> None:
-    """What an end armed is what both cities drew under that number, and what the QKMP saw."""
-    with world.desk(QKMP) as qkmp:
-        shared = {one.generation: tuple(one.key_ids) for one in qkmp.synchronisations.values()}
-    for cpe, end in ((CPE_A, End.A), (CPE_B, End.B)):
-        with world.desk(cpe) as device, world.desk(HOMES[cpe]) as qssp:
-            for kept in device.generations.values():
-                drawn = qssp.generations.require(f"{LINE}/{end}/{kept.generation:08}")
-                assert kept.key_ids == (drawn.key_id_a_to_b, drawn.key_id_b_to_a) == shared[kept.generation]
-
-
-def _check_units(world: World) -> None:
-    """No unit of a block served two keys, at either end of its link, and both ends gave it to the same key."""
-    for link, ends in LINKS.items():
-        given: list[dict[tuple[int, int], str]] = []
-        for party in ends:
-            units: dict[tuple[int, int], str] = {}
-            for key_id, taken in _taken(world, party, link):
-                for unit in range(taken.unit, taken.unit + taken.units):
-                    assert (taken.block, unit) not in units
-                    units[taken.block, unit] = key_id
-            given.append(units)
-        assert given[0] == given[1]
-
-
-def _taken(world: World, party: PartyId, link: str) -> Iterator[tuple[str, Any]]:
-    assert party in (KM_A, KM_RELAY, KM_B)
-    with world.desk(party) as km:
-        for record in list(km.keys.values()):
-            for taken in (record.taken, record.pad):
-                if taken is not None and taken.link == link:
-                    yield record.key_id, taken
