@@ -191,7 +191,7 @@ class DecKeysResponse(Message, frozen=True):
 
 
 class BlockAnnouncement(Message, frozen=True):
-    """KM→KM: I hold this freshly distilled block; the proof shows it without revealing it."""
+    """KM→KM: I hold this freshly distilled block; the proof is a MAC under a key derived from it."""
 
     link: str
     block: int

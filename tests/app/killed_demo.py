@@ -54,7 +54,7 @@ def _die_at(commit: int, *, after: bool) -> None:
         if seen == commit:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    SqliteStore.transaction = transaction  # type: ignore[method-assign]
+    SqliteStore.transaction = transaction  # type: ignore[method-assign,assignment]
 
 
 def _live(folder: StateFolder, epoch: int) -> None:

@@ -656,7 +656,6 @@ def test_before_its_deadline_nothing_times_out(ready: World) -> None:
     assert ready.dump_all() == before
 
 
-@pytest.mark.xfail(strict=True, reason="a TIMEOUT refusal expires with the deadline it tells of, and is never sent")
 def test_a_line_that_is_granted_but_never_lit_times_out(ready: World) -> None:
     """Step 12 never comes: the devices stop, the cities withdraw, the ports are free."""
     ready.order_line()

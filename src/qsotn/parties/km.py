@@ -16,7 +16,15 @@ import msgspec
 from qsotn.crypto import cbor
 from qsotn.crypto.session import possession_proof, verify_possession
 from qsotn.domain import KeyId, PartyId, Secret
-from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
+from qsotn.errors import (
+    KeyReuse,
+    KeyShortage,
+    MalformedMessage,
+    OutOfOrder,
+    Refusal,
+    ReplayedMessage,
+    WrongParty,
+)
 from qsotn.keynetwork import pool
 from qsotn.keynetwork.relay import cut
 from qsotn.messages import DecKeysRequest, EncKeysRequest, KeyRelay, SuppliedKey
@@ -153,7 +161,7 @@ class Km:
                 self.desk.transaction.delete("key-units", _place(block.link, block.number, unit))
 
     def prove_block(self, block: KeyBlock) -> bytes:
-        """Prove that this end holds a block, without revealing it."""
+        """Prove that this end holds a block; the MAC hides it computationally, not information-theoretically."""
         return possession_proof(self._whole(block), _block_context(self.desk.party, block))
 
     def verify_block(self, block: KeyBlock, prover: PartyId, proof: bytes) -> None:
@@ -190,6 +198,22 @@ class Km:
                 return Allocation(link, block.number, taken.start, units), self._take(block, taken, number, size)
         raise KeyShortage(f"{self.desk.party} has too few bits on {link} for {number} keys of {size} bits")
 
+    def check_relay(self, asked: KeyRelay) -> None:
+        """Check a hop's form before anything is taken for it.
+
+        Raises `MalformedMessage` for what no `enc_keys` request could have begun, `ReplayedMessage` for a known key ID.
+        """
+        number, distinct = len(asked.key_ids), len(set(asked.key_ids))
+        if not 1 <= number <= MAXIMUM_KEYS or number != distinct:
+            raise MalformedMessage(f"a hop carries 1 to {MAXIMUM_KEYS} keys, not {number} under {distinct} IDs")
+        if asked.size % 8 or not SMALLEST_KEY <= asked.size <= LARGEST_KEY:
+            raise MalformedMessage(f"a key has {SMALLEST_KEY} to {LARGEST_KEY} bits in whole bytes, not {asked.size}")
+        if len(asked.ciphertext) not in (0, number * asked.size // 8):
+            raise MalformedMessage(f"{len(asked.ciphertext)} bytes do not hold {number} keys of {asked.size} bits")
+        for key_id in asked.key_ids:
+            if self.keys.get(key_id) is not None:
+                raise ReplayedMessage(f"key {key_id} passed {self.desk.party} before")
+
     def take_named(self, asked: KeyRelay, sender: PartyId) -> tuple[Allocation, list[Secret]]:
         """Take the keys that the far end of a link named from its half.
 
@@ -211,7 +235,10 @@ class Km:
 
     def forget_named(self, asked: KeyRelay) -> None:
         """Destroy the units a refused supply named: the far end has taken its copy, nobody else ever may."""
-        for unit in range(asked.unit, asked.unit + pool.units_for(len(asked.key_ids), asked.size)):
+        named = range(asked.unit, asked.unit + pool.units_for(len(asked.key_ids), asked.size))
+        block = self.blocks.get(_block_key(asked.link, asked.block))
+        own = range(0) if block is None else self._own_half(block)
+        for unit in (unit for unit in named if unit not in own):
             self.desk.transaction.delete("key-units", _place(asked.link, asked.block, unit))
 
     def _take(self, block: KeyBlock, taken: range, number: int, size: int) -> list[Secret]:

@@ -169,6 +169,7 @@ def relay_keys(km: Km, turn: Turn[KeyRelay]) -> None:
     """Take the named bits; discard them, store the keys they carry, or pass these on under the next link's pad."""
     asked, own = turn.message, km.desk.party
     turn.row.subject = asked.target
+    km.check_relay(asked)
     taken, bits = km.take_named(asked, turn.sender)
     path = (*asked.path, own)
     if asked.target == turn.sender:
