@@ -38,6 +38,8 @@ class LeasedLine:
     b: Equipment
     fibre: Fibre
     lifetime_us: int
+    asked: int = 0
+    """Rekeys that end A has asked for, by the clock, by a transfer, or because the line had no key."""
     _seen: dict[str, int] = field(default_factory=dict)
     _dead_turns: int = 0
     _received: int = 0
@@ -72,6 +74,7 @@ class LeasedLine:
 
     def rekey(self) -> None:
         """Have end A ask for the next generation."""
+        self.asked += 1
         self.a.node.begin(lambda cpe, work: leased_line.begin_rekey(cpe, work, self.line, self.lifetime_us))
 
     def _watch(self) -> None:
@@ -107,7 +110,6 @@ class Transfer:
     clock: Callable[[], int]
     checkpoint: Checkpoint
     report: Callable[[int, int], None]
-    _asked: int = 0
     _completed: int = 0
     _last: int = 0
     _durable: int = 0
@@ -115,7 +117,7 @@ class Transfer:
     def run(self) -> None:
         """Carry the whole file, changing keys at least twice on the way. Raises `LineError` if it stops moving."""
         rekeys = self.line.rekeys()
-        self._asked, self._last = len(rekeys), self.clock()
+        self.line.asked, self._last = len(rekeys), self.clock()
         self._durable = self.receiver.received
         self._count()
         turns_without_progress = 0
@@ -134,17 +136,17 @@ class Transfer:
         line.turn()
         self.receiver.take(line.b.terminal.deliver(), line.b.terminal)
         self.sender.take(line.a.terminal.deliver())
-        if self._seen_change():
+        if self._rekey_under_way():
             self._count()
         if self._rekey_due():
             line.rekey()
-            self._asked, self._last = self._asked + 1, self.clock()
+            self._last = self.clock()
         if self.receiver.received - self._durable >= CHECKPOINT_BYTES:
             self._save()
         self.report(self.receiver.received, self._completed)
 
-    def _seen_change(self) -> bool:
-        return self._asked > self._completed
+    def _rekey_under_way(self) -> bool:
+        return self.line.asked > self._completed
 
     def _count(self) -> None:
         rekeys = self.line.rekeys()
@@ -154,14 +156,14 @@ class Transfer:
             raise QsotnError(f"a rekey of {self.line.line} failed: {failed[-1]}")
 
     def _rekey_due(self) -> bool:
-        if self._asked > self._completed:
+        if self._rekey_under_way():
             return False
-        on_the_way = self.sender.acknowledged * (REKEYS_ON_THE_WAY + 1) >= self.sender.size * (self._asked + 1)
-        first_ones = self._asked < REKEYS_ON_THE_WAY and on_the_way
+        on_the_way = self.sender.acknowledged * (REKEYS_ON_THE_WAY + 1) >= self.sender.size * (self.line.asked + 1)
+        first_ones = self.line.asked < REKEYS_ON_THE_WAY and on_the_way
         return first_ones or self.clock() - self._last >= self.interval_us
 
     def _finished(self) -> bool:
-        return self.sender.finished and self._completed >= REKEYS_ON_THE_WAY and self._asked == self._completed
+        return self.sender.finished and self._completed >= REKEYS_ON_THE_WAY and not self._rekey_under_way()
 
     def _save(self) -> None:
         self._durable = self.receiver.make_durable()
