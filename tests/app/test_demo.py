@@ -45,7 +45,7 @@ def folder(open_world: Callable[..., World], tmp_path: Path) -> StateFolder:
 def _begin(folder: StateFolder, content: bytes) -> RunState:
     file = folder.path.parent / "file"
     file.write_bytes(content)
-    begun = RunState(STATE_VERSION, str(file), len(content), generated=False)
+    begun = RunState(STATE_VERSION, str(file), len(content), generated=False, provisioned=True)
     folder.save(begun)
     return begun
 

@@ -202,6 +202,21 @@ def an_impostor_of_the_same_role(world: World, worlds: Worlds, sent: Sent) -> It
         yield Try(content.receiver, data, WrongParty)
 
 
+def an_impostor_that_begins(world: World, worlds: Worlds, sent: Sent) -> Iterator[Try]:
+    """A certified PMP or POMP of another province disposes of a device, or of a line, that is not its own.
+
+    A device nobody ordered yet may be ordered by any POMP that the platform knows: steps 1 and 5a are not among these.
+    """
+    content = world.opened(sent.data).envelope
+    begins = {("initialization", "2"), *(("leased-line", n) for n in "126"), *(("deletion", n) for n in "126")}
+    if (content.ladder, content.step) in begins and _opens(content):
+        impostor = worlds.impostors.identities[role_of(content.sender)]
+        data = _signed(world, sent, impostor, sender=impostor.party)
+        known = (*wire.unpack(data).introductions, *wire.unpack(sent.data).introductions)
+        data = wire.encode(replace(wire.unpack(data), introductions=known))
+        yield Try(content.receiver, data, WrongParty)
+
+
 def the_same_role_in_the_other_city(world: World, _: Worlds, sent: Sent) -> Iterator[Try]:
     """An honest party's twin, enrolled in this very province and known to all, signs the same step."""
     content = world.opened(sent.data).envelope
@@ -309,6 +324,7 @@ ATTACKS: tuple[Attack, ...] = (
     swapped_names,
     wrong_party,
     an_impostor_of_the_same_role,
+    an_impostor_that_begins,
     the_same_role_in_the_other_city,
     any_party_in_anothers_seat,
     an_impostor_in_anothers_name,
@@ -334,7 +350,7 @@ def test_nothing_moves_for_any_datagram_of_a_whole_run(fresh: World, worlds: Wor
 
     fresh.wire.before = before
     whole_story(fresh)
-    assert tried > 40
+    assert tried >= (10 if attack is an_impostor_that_begins else 40)
     assert set(fresh.states().values()) == {"COMPLETED"}
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from qsotn.crypto.session import unwrap_session_keys
 from qsotn.domain import Direction, End, KeyId, LineId, PartyId, ProcedureId, QualityOfService, Secret
-from qsotn.errors import BadProof, KeyReuse, Refusal
+from qsotn.errors import BadProof, KeyReuse, Refusal, WrongParty
 from qsotn.messages import DeletionResponse, KeyFrames, SessionKeyDelivery
 from qsotn.parties.agreement import delivery_context
 from qsotn.parties.desk import Collection, Desk
@@ -173,6 +173,11 @@ class Cpe:
     def own_binding(self) -> Binding:
         """Return the binding. Raises `StoreError` if the device was never asked to initialise."""
         return self.binding.require("own")
+
+    def check_manager(self, pmp: PartyId) -> None:
+        """Check that an order came through the PMP this device was initialised by. Raises `WrongParty`."""
+        if pmp != self.own_binding().pmp:
+            raise WrongParty(f"{self.desk.party} is managed by {self.own_binding().pmp}, not by {pmp}")
 
     def next_count(self, name: str) -> int:
         """Advance one of the device's monotonic counters."""

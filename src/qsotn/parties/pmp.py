@@ -103,6 +103,12 @@ class Pmp:
         )
         self.registrations.put(order.cpe, registration)
 
+    def check_operator(self, cpe: PartyId, pomp: PartyId) -> None:
+        """Check that nobody but the POMP that ordered a device disposes of it. Raises `WrongParty`."""
+        order = self.work_orders.get(cpe)
+        if order is not None and order.pomp != pomp:
+            raise WrongParty(f"{cpe} was ordered by {order.pomp}; {pomp} does not dispose of it")
+
     def unlock_gate(self, cpe: PartyId) -> None:
         """Let this device and its home QSSP speak on Iaq from now on (step 7)."""
         self.registrations.put(cpe, msgspec.structs.replace(self.registrations.require(cpe), gate_open=True))

@@ -14,7 +14,7 @@ import msgspec
 from qsotn.crypto import cbor
 from qsotn.crypto.session import wrap_session_keys
 from qsotn.domain import End, KeyId, LineId, PartyId, ProcedureId, Secret
-from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal
+from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
 from qsotn.messages import KeyServiceRequest, SuppliedKey
 from qsotn.parties.agreement import delivery_context
 from qsotn.parties.desk import Collection, Desk
@@ -174,6 +174,12 @@ class Qssp:
         if binding.state in (BindingState.RESERVED, BindingState.BOUND):
             raise OutOfOrder(f"the voucher of {cpe} has not come yet")
         return binding
+
+    def check_operator(self, cpe: PartyId, pomp: PartyId) -> None:
+        """Check that nobody but the POMP that had a device bound disposes of it. Raises `WrongParty`."""
+        binding = self.bindings.get(cpe)
+        if binding is not None and binding.pomp != pomp:
+            raise WrongParty(f"{cpe} was bound for {binding.pomp}; {pomp} does not dispose of it")
 
     def file_entries(self, file: KeyFile) -> list[Secret]:
         """Unwrap a whole key file, for the one time it is sent."""

@@ -53,6 +53,7 @@ def dispatch_stop(pmp: Pmp, turn: Turn[DeletionRequest]) -> None:
     held = pmp.reservations.get(turn.message.line)
     if held is None:
         raise Refusal("UNKNOWN_LINE", f"{pmp.desk.party} holds no reservation for {turn.message.line}")
+    pmp.check_operator(held.cpe_a, turn.sender)
     turn.row.subject = held.line
     for seat, cpe in zip(BOTH_CPES, (held.cpe_a, held.cpe_b), strict=True):
         turn.seat(seat, cpe)
@@ -62,6 +63,7 @@ def dispatch_stop(pmp: Pmp, turn: Turn[DeletionRequest]) -> None:
 @DELETION.step("2", Seat.PMP, BOTH_CPES, AX, DeletionDispatch)
 def stop_and_report(cpe: Cpe, turn: Turn[DeletionDispatch]) -> None:
     """Each device verifies that the POMP asked, stops, zeroises the line's keys, and reports its usage."""
+    cpe.check_manager(turn.sender)
     asked = cpe.desk.open_as(DeletionRequest, turn.message.request_signed, cpe.own_binding().pomp).message
     line = cpe.lines.get(asked.line)
     if line is None or line.end is not end_of(turn.row):
@@ -112,6 +114,7 @@ def report_key_usage(qssp: Qssp, turn: Turn[KeyServiceDeletion]) -> None:
     service = qssp.services.get(f"{turn.message.line}/{end}")
     if service is None:
         raise Refusal("UNKNOWN_LINE", f"{qssp.desk.party} does not serve end {end} of {turn.message.line}")
+    qssp.check_operator(service.cpe, turn.sender)
     turn.row.subject = service.line
     qssp.services.put(f"{service.line}/{end}", msgspec.structs.replace(service, confirmed=False))
     qssp.forget_keys(service.line)

@@ -82,6 +82,7 @@ def dispatch_request(pmp: Pmp, turn: Turn[InitializationRequest]) -> None:
     asked = turn.message
     turn.row.subject = asked.cpe
     turn.seat(Seat.CPE, asked.cpe)
+    pmp.check_operator(asked.cpe, turn.sender)
     order = WorkOrder(asked.cpe, asked.serial_number, asked.home_qssp, turn.sender, asked.challenge)
     pmp.work_orders.put(asked.cpe, order)
     turn.send(Seat.CPE, InitializationDispatch(turn.signed))
@@ -91,8 +92,10 @@ def dispatch_request(pmp: Pmp, turn: Turn[InitializationRequest]) -> None:
 def state_identity(cpe: Cpe, turn: Turn[InitializationDispatch]) -> None:
     """The device verifies that the POMP itself asked, and states who it is."""
     signed = turn.message.request_signed
-    asked = _author_is_a_pomp(cpe.desk, signed)
-    own = cpe.configuration
+    ordered = _author_is_a_pomp(cpe.desk, signed)
+    asked, own = ordered.message, cpe.configuration
+    if ordered.envelope.receiver != turn.sender:
+        raise WrongParty(f"the order for {asked.cpe} was given to {ordered.envelope.receiver}, not to {turn.sender}")
     if (asked.cpe, asked.serial_number) != (cpe.desk.party, own.serial_number):
         raise WrongParty(f"{cpe.desk.party} serial {own.serial_number} was addressed as {asked.cpe}")
     held = cpe.binding.get("own")
@@ -115,11 +118,11 @@ def state_identity(cpe: Cpe, turn: Turn[InitializationDispatch]) -> None:
     turn.send(Seat.PMP, _statement(cpe, asked))
 
 
-def _author_is_a_pomp(desk: Desk, signed: bytes) -> InitializationRequest:
+def _author_is_a_pomp(desk: Desk, signed: bytes) -> wire.Received[InitializationRequest]:
     author = wire.claimed_author(signed)
     if not author.startswith(f"{Seat.POMP.role}/"):
         raise WrongParty(f"{author} is no POMP and cannot ask for an initialisation")
-    return desk.open_as(InitializationRequest, signed, author).message
+    return desk.open_as(InitializationRequest, signed, author)
 
 
 def _statement(cpe: Cpe, asked: InitializationRequest) -> InitializationResponse:

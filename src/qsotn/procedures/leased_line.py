@@ -109,6 +109,7 @@ def reserve_ports(pmp: Pmp, turn: Turn[ServiceRequest]) -> None:
     pmp.check_quality(asked.quality)
     issuer = pmp.desk.peer(turn.sender)
     for cpe, signed in ((asked.cpe_a, asked.token_a), (asked.cpe_b, asked.token_b)):
+        pmp.check_operator(cpe, turn.sender)
         token.verify(signed, issuer, asked.line, cpe, turn.now)
         pmp.check_free(cpe)
     held = Reservation(
@@ -130,6 +131,7 @@ def reserve_ports(pmp: Pmp, turn: Turn[ServiceRequest]) -> None:
 def prepare_port(cpe: Cpe, turn: Turn[ServiceDispatch]) -> None:
     """Each device verifies the POMP's request and its own token, and prepares its port."""
     binding = cpe.own_binding()
+    cpe.check_manager(turn.sender)
     asked = cpe.desk.open_as(ServiceRequest, turn.message.request_signed, binding.pomp).message
     end = end_of(turn.row)
     own, peer = (asked.cpe_a, asked.cpe_b) if end is End.A else (asked.cpe_b, asked.cpe_a)
@@ -217,6 +219,7 @@ def admit_line(qssp: Qssp, turn: Turn[KeyServiceRequest]) -> None:
     home = asked.qssp_a if end is End.A else asked.qssp_b
     if (asked.cpe, home) != (own, qssp.desk.party):
         raise Refusal("NOT_HOME", f"{qssp.desk.party} does not serve {asked.cpe} at end {end}")
+    qssp.check_operator(asked.cpe, turn.sender)
     turn.row.subject = asked.line
     turn.seat(Seat.PMP, qssp.configuration.pmp)
     _seat_key_parties(qssp, turn, end, asked)
