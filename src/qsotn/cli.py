@@ -60,7 +60,7 @@ def options(
 
 
 @app.command(
-    epilog="Examples: qsotn demo · qsotn demo photo.raw --state /tmp/run · qsotn demo --resume · qsotn demo --json"
+    epilog="Examples: qsotn demo · qsotn demo photo.raw --state run · qsotn demo --resume · qsotn demo --json"
 )
 def demo(
     file: Annotated[Path | None, typer.Argument(help="The file to carry [default: 64 MiB, generated].")] = None,
