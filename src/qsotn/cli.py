@@ -59,9 +59,7 @@ def options(
     """The open quantum-secure OTN leased-line platform: `qsotn demo` shows it all."""
 
 
-@app.command(
-    epilog="Examples: qsotn demo · qsotn demo photo.raw --state run · qsotn demo --resume · qsotn demo --json"
-)
+@app.command(epilog="Examples: qsotn demo · qsotn demo photo.raw --state run · qsotn demo --resume · qsotn demo --json")
 def demo(
     file: Annotated[Path | None, typer.Argument(help="The file to carry [default: 64 MiB, generated].")] = None,
     state: StateOption = None,
