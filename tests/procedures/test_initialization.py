@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from tests.world import LIFETIME_US, Sent, World, rows_of
 
+from qsotn import wire
 from qsotn.app.province import CPE_A, CPE_B, HOMES, KM_A, PMP, POMP, QSSP_A, SERIALS
 from qsotn.app.report import steps_taken
-from qsotn.errors import KeyShortage, Refusal
+from qsotn.errors import KeyShortage, LineError, OutOfOrder, PeerError, Refusal, WrongParty
+from qsotn.interfaces import IAQ
 from qsotn.parties import cpe as cpe_records
 from qsotn.parties.pomp import DeviceState
 from qsotn.parties.qssp import BindingState
@@ -119,6 +121,30 @@ def test_the_gate_between_device_and_qssp_opens_only_with_the_voucher(fresh: Wor
     fresh.initialize(CPE_A)
     fresh.settle()
     assert set(opened) == {(False, False), (True, True)}
+
+
+def test_before_the_voucher_the_pmp_carries_nothing_between_device_and_qssp(fresh: World) -> None:
+    """The courier cannot read what it is shown; it knows that no voucher has come."""
+    shown = wire.encode(wire.Datagram(IAQ.name, CPE_A, QSSP_A, b"sealed, for all a courier can tell"))
+    refused: list[type[PeerError]] = []
+
+    def show(_: Sent) -> None:
+        before = fresh.dump(PMP)
+        with fresh.desk(PMP) as pmp:
+            registration = pmp.registrations.get(CPE_A)
+        if registration is None or not registration.gate_open:
+            with pytest.raises(PeerError) as caught:
+                fresh.nodes[PMP].receive(shown)
+            refused.append(type(caught.value))
+            assert fresh.dump(PMP) == before
+
+    fresh.wire.before = show
+    fresh.initialize(CPE_A)
+    fresh.settle()
+    assert list(dict.fromkeys(refused)) == [WrongParty, OutOfOrder]  # not registered yet; then without a voucher
+    fresh.nodes[PMP].receive(shown)
+    with pytest.raises(LineError, match=r"qssp/jinan gave no receipt: the .* sealed bytes do not open"):
+        fresh.wire.send(PMP, QSSP_A, shown)
 
 
 def test_a_device_that_is_ready_is_not_ordered_again(ready: World) -> None:

@@ -230,6 +230,35 @@ def test_after_a_refused_initialization_the_device_can_be_ordered_again(one_read
     assert one_ready.device_state(CPE_A) is DeviceState.READY
 
 
+def test_an_older_order_that_times_out_takes_nothing_away_from_a_newer_one(one_ready: World) -> None:
+    """The first order of a device hangs at its QSSP's answer; a second one brings the device into service."""
+    world, first = one_ready, one_ready.initialize(CPE_A)
+
+    def hang(sent: Sent) -> None:
+        if (sent.sender, sent.hop) == (QSSP_A, POMP) and world.opened(sent.data).envelope.procedure == first:
+            raise LineError("lost")
+
+    world.wire.before = hang
+    for _ in range(20):
+        world.pump()
+    assert "5c:km" in world.row(QSSP_A, first).heard
+    world.clock.advance(LIFETIME_US // 2)
+    world.initialize(CPE_A)
+    for _ in range(30):
+        world.pump()
+    assert world.device_state(CPE_A) is DeviceState.READY
+    world.clock.advance(LIFETIME_US // 2)
+    world.wire.before = lambda _: None
+    _tick(world)
+    assert _codes(world, first) == {"TIMEOUT"}
+    assert world.device_state(CPE_A) is DeviceState.READY
+    with world.desk(QSSP_A) as qssp, world.desk(CPE_A) as device:
+        assert qssp.bindings.require(CPE_A).state is BindingState.ACTIVE
+        assert device.own_binding().state is cpe_records.BindingState.READY
+        file = device.key_files.require(device.own_binding().key_file_id)
+        assert len(qssp.key_files.require(file.key_file_id).entries) == len(file.entries)
+
+
 @pytest.mark.parametrize("forgetful", [(POMP,), (POMP, CPE_A)], ids=["refused by the device", "refused by the QSSP"])
 def test_a_device_that_is_bound_stays_bound_when_the_operator_orders_it_again(
     ready: World, forgetful: tuple[PartyId, ...]
@@ -535,6 +564,7 @@ def test_a_second_line_over_the_same_ports_leaves_the_first_as_it_was(encrypted:
     encrypted.settle()
     assert _codes(encrypted, procedure) == {"PORT_BUSY"}
     assert encrypted.line_state(LINE_2) is LineState.FAILED
+    assert not any(row.procedure == procedure for cpe in (CPE_A, CPE_B) for row in encrypted.rows(cpe))
     assert _line_records(encrypted) == before
     assert _still_carries(encrypted)
 
@@ -607,6 +637,10 @@ def test_after_a_refused_rekey_the_next_one_succeeds(encrypted: World) -> None:
 
 def _time_out(world: World) -> None:
     world.clock.advance(LIFETIME_US)
+    _tick(world)
+
+
+def _tick(world: World) -> None:
     for node in world.nodes.values():
         node.tick()
     world.settle()
