@@ -210,6 +210,7 @@ class World:
         self.line: LeasedLine | None = None
         self.crashes = 0
         self._verified: dict[PartyId, Verified] = {}
+        self._opened: dict[bytes, wire.Received[Message]] = {}
         for party in PARTIES:
             self._open(party)
 
@@ -387,8 +388,11 @@ class World:
 
     def opened(self, data: bytes) -> wire.Received[Message]:
         """What a datagram says to its receiver (a test may look with the receiver's own key)."""
-        datagram = wire.unpack(data)
-        return wire.open_datagram(datagram, self.nodes[datagram.receiver].identity, self.verified)
+        if data not in self._opened:
+            datagram = wire.unpack(data)
+            receiver = self.nodes[datagram.receiver].identity
+            self._opened[data] = wire.open_datagram(datagram, receiver, self.verified)
+        return self._opened[data]
 
     def when(self, message: type[Message], act: Callable[[], object]) -> None:
         """Do something just before the first datagram with this message reaches the party it is for."""

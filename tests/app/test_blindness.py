@@ -8,6 +8,7 @@ fibre, every store's file with its write-ahead log, log records and representati
 from __future__ import annotations
 
 import base64
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tests.world import Sent, World, deposit, whole_story
+from tests.world import Sent, World, Worlds, deposit, whole_story
 
 from qsotn import wire
+from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.app import links
 from qsotn.app.province import CPE_A, CPE_B, LINE, LINK_A, LINK_B, PARTIES, PMP, party_folder
 from qsotn.app.report import keys_used, steps_taken, usage_record
@@ -66,22 +68,23 @@ class Secrets:
         return [data[at : at + PROBE] for at in sorted(hits) if data[at : at + PROBE] in known]
 
 
-@pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+@pytest.fixture(scope="module")
+def secrets() -> Iterator[Secrets]:
     noted, make = Secrets(), Secret.__init__
 
     def noting(self: Secret, material: bytes | bytearray | memoryview) -> None:
         make(self, material)
         noted.note(bytes(material))
 
-    monkeypatch.setattr(Secret, "__init__", noting)
-    return noted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Secret, "__init__", noting)
+        yield noted
 
 
 class Observed:
     """One whole run with traffic, and everything that left anybody in it."""
 
-    def __init__(self, world: World, secrets: Secrets, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(self, world: World, secrets: Secrets) -> None:
         self.world = world
         self.secrets = secrets
         self.fibre: list[bytes] = []
@@ -89,9 +92,9 @@ class Observed:
         for number, link in enumerate((LINK_A, LINK_B), 2):
             deposit(world, link, number)
         links.install_links(world.province, world.entropy)
-        with caplog.at_level(logging.DEBUG):
-            whole_story(world)
-        self.log = caplog.text
+        self.log = _logged(lambda: whole_story(world))
+        assert world.line is not None
+        self.arrived = b"".join(world.line.b.terminal.deliver())
 
     def datagrams(self, wanted: Callable[[Sent], bool]) -> bytes:
         return b"\0".join(sent.data for sent in self.world.wire.sent if wanted(sent))
@@ -103,14 +106,24 @@ class Observed:
                     yield f"{party} {path.name}", path.read_bytes()
 
 
-@pytest.fixture
-def observed(
-    open_world: Callable[..., World],
-    secrets: Secrets,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Observed:
-    world = open_world("provisioned")
+def _logged(act: Callable[[], None]) -> str:
+    """What everybody logged meanwhile, at any level."""
+    log, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(log), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        act()
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return log.getvalue()
+
+
+@pytest.fixture(scope="module")
+def observed(worlds: Worlds, secrets: Secrets, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    """Tests look at it, and change nothing."""
+    world = worlds.begin(worlds.provisioned, tmp_path_factory.mktemp("observed") / "world")
     send = world.fibre.send
 
     def carry(direction: Direction, data: bytes) -> None:
@@ -118,8 +131,10 @@ def observed(
         if world.line is not None and direction is Direction.A_TO_B:
             world.line.a.terminal.offer(MARKER * 8)
 
-    monkeypatch.setattr(world.fibre, "send", carry)
-    return Observed(world, secrets, caplog)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.fibre, "send", carry)
+        yield Observed(world, secrets)
+    world.close()
 
 
 def test_no_secret_is_in_anything_that_left_a_party(observed: Observed) -> None:
@@ -177,21 +192,20 @@ def test_one_leak_is_found(secrets: Secrets, form: str) -> None:
     assert secrets.found_in(noise[:77_777] + planted + noise[77_777:])
 
 
-def test_a_leak_of_one_stored_key_is_found_in_the_store_file(observed: Observed) -> None:
+def test_a_leak_of_one_stored_key_is_found_in_the_store_file(observed: Observed, tmp_path: Path) -> None:
     with observed.world.desk(CPE_A) as device:
         (file,) = device.key_files.values()
         entry = device.desk.vault.unwrap(file.entries[-1], f"key-file/{file.key_file_id}/63".encode())
-        device.desk.transaction.put("leak", "1", entry.reveal())
-    assert any(
-        observed.secrets.found_in(content) for name, content in observed.stores() if name.startswith("cpe/jinan")
-    )
+    store = SqliteStore(tmp_path / "store.db")
+    with store.transaction() as transaction:
+        transaction.put("leak", "1", entry.reveal())
+    store.close()
+    assert observed.secrets.found_in((tmp_path / "store.db").read_bytes())
 
 
 def test_no_client_octet_is_on_the_fibre(observed: Observed) -> None:
     fibre = b"".join(observed.fibre)
-    assert observed.world.line is not None
-    arrived = b"".join(observed.world.line.b.terminal.deliver())
-    assert arrived.count(MARKER) > 50
+    assert observed.arrived.count(MARKER) > 50
     for at in range(0, len(MARKER), 8):
         assert MARKER[at : at + 16] not in fibre
 

@@ -249,14 +249,14 @@ def _same(world: World, sent: Sent, **changes: Any) -> bytes:
 def another_seat_or_step(world: World, _: Worlds, sent: Sent) -> Iterator[Try]:
     content = world.opened(sent.data).envelope
     target, own = content.receiver, LADDERS[content.ladder][content.step]
-    for seat in (Seat.POMP, Seat.CPE_B, Seat.QSSP_A, Seat.KM_FAR):
+    for seat in (Seat.POMP, Seat.CPE_B, Seat.QSSP_A):
         for edge in ((seat, content.receiver_seat), (content.sender_seat, seat)):
             if edge == (content.sender_seat, content.receiver_seat) or (edge in own.edges and _opens(content)):
                 continue  # at the other end of the line the honest sender's own word may begin a row
             nobody_there = edge in own.edges and edge[1] is not content.receiver_seat
             data = _same(world, sent, sender_seat=edge[0], receiver_seat=edge[1])
             yield Try(target, data, OutOfOrder if nobody_there else WrongParty)
-    for label in ("1", "5a", "9", "12b"):
+    for label in ("1", "9"):
         if label != content.step:
             yield Try(target, _same(world, sent, step=label), WrongParty)
     yield Try(target, _same(world, sent, ladder="another"), WrongParty)

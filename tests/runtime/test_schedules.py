@@ -25,7 +25,7 @@ from qsotn.procedures.turn import State
 STORMY = Faults(loss=0.15, receipt_loss=0.1, duplicate=0.1, delay=0.1, crash=0.04)
 CRASHES = Faults(crash=0.12)
 DEAF = Faults(loss=0.3, receipt_loss=0.3)
-SEEDS = [*[(seed, STORMY) for seed in range(5)], *[(seed, CRASHES) for seed in range(3)], (0, DEAF)]
+SEEDS = [*[(seed, STORMY) for seed in range(4)], *[(seed, CRASHES) for seed in range(2)], (0, DEAF)]
 
 
 class Story:
