@@ -12,7 +12,7 @@ another.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -69,7 +69,8 @@ class Received(Generic[M]):
 
     envelope: Envelope
     message: M
-    signed: bytes
+    signed: bytes = field(repr=False)
+    """On a sealed interface these bytes hold what was sealed: never shown."""
     digest: bytes
 
 

@@ -107,7 +107,7 @@ class Turn(Generic[M]):
     message: M
     sender: PartyId
     sender_seat: Seat
-    signed: bytes = b""
+    signed: bytes = field(default=b"", repr=False)
     digest: bytes = b""
     complete: bool = True
     refused: Message | None = None
