@@ -60,6 +60,9 @@ class Transaction(Protocol):
     def post_again(self, procedure: ProcedureId, answers: bytes) -> None:
         """Make the stored answers to one message due again, byte for byte."""
 
+    def is_posted(self, procedure: ProcedureId, answers: bytes) -> bool:
+        """Say whether the outbox holds an answer to one message, delivered or not."""
+
     def outbox(self, now: int, limit: int) -> Sequence[Posted]:
         """Return datagrams not yet acknowledged, due and not expired, oldest first."""
 

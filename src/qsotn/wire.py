@@ -54,7 +54,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Datagram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a transport carries. `introductions` are certificate chains that verify themselves or are ignored."""
+    """What a transport carries. `introductions` are certificate chains; one that does not verify refuses all of it."""
 
     interface: str
     sender: PartyId

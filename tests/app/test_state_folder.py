@@ -121,12 +121,15 @@ def test_a_first_run_is_planned(folder: StateFolder, tmp_path: Path, resume: boo
     )
 
 
-def test_an_unfinished_run_is_not_lost_by_not_mentioning_it(folder: StateFolder) -> None:
-    folder.save(BEGUN)
-    with pytest.raises(UsageError, match="holds an unfinished run of /some/file: finish it with --resume"):
+def test_an_unfinished_run_is_not_lost_by_not_mentioning_it(folder: StateFolder, tmp_path: Path) -> None:
+    file = tmp_path / "carried"
+    file.write_bytes(b"four")
+    begun = RunState(STATE_VERSION, str(file), 4, generated=False)
+    folder.save(begun)
+    with pytest.raises(UsageError, match="holds an unfinished run of .*carried: finish it with --resume"):
         demo.plan(folder, None, resume=False, fresh=False, size=1)
-    assert folder.load() == BEGUN
-    assert demo.plan(folder, None, resume=True, fresh=False, size=1) == BEGUN
+    assert folder.load() == begun
+    assert demo.plan(folder, None, resume=True, fresh=False, size=1) == begun
     assert demo.plan(folder, None, resume=False, fresh=True, size=1) is not None
     assert folder.load() is None
 

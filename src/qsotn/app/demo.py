@@ -7,6 +7,7 @@ arrived.
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,12 +76,13 @@ def plan(folder: StateFolder, file: Path | None, *, resume: bool, fresh: bool, s
 
     Raises `UsageError` for a FILE that cannot be read, and for a folder whose unfinished run was not mentioned.
     """
-    if fresh:
-        folder.clear()
-    begun = folder.load()
+    begun = None if fresh else folder.load()
     if begun is not None and resume:
         _check_same_file(begun, file)
-        return None if folder.report.exists() else begun
+        if folder.report.exists():
+            return None
+        _check_unchanged(folder, begun)
+        return begun
     if begun is not None and not folder.report.exists():
         raise UsageError(
             f"{folder.path} holds an unfinished run of {begun.file}: "
@@ -91,21 +93,45 @@ def plan(folder: StateFolder, file: Path | None, *, resume: bool, fresh: bool, s
     return wanted
 
 
+def _check_readable(file: Path) -> None:
+    """Check that a file can be carried, without opening what might block (a pipe)."""
+    try:
+        mode = file.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise UsageError(f"{file} is not a regular file; give a file to carry, or none")
+        with file.open("rb") as handle:
+            handle.read(1)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}; give a file to carry, or none") from error
+
+
 def _check_same_file(begun: RunState, file: Path | None) -> None:
     if file is not None and str(file.resolve()) != begun.file:
         raise UsageError(f"the unfinished run carries {begun.file}, not {file}; --resume takes no other file")
 
 
+def _check_unchanged(folder: StateFolder, begun: RunState) -> None:
+    """Check that what an unfinished run carries is still there. What changed within is found by the digests."""
+    if begun.generated and not begun.provisioned:
+        return
+    source = Path(begun.file)
+    _check_readable(source)
+    size = source.stat().st_size
+    if size != begun.size:
+        raise UsageError(f"{source} had {begun.size} bytes when the run began and has {size} now; use --fresh")
+    received = folder.received.stat().st_size if folder.received.exists() else 0
+    if not 0 <= begun.confirmed_bytes <= min(begun.size, received):
+        raise UsageError(
+            f"{folder.path} claims {begun.confirmed_bytes} bytes received and holds {received}; use --fresh"
+        )
+
+
 def _new_run(folder: StateFolder, file: Path | None, size: int) -> RunState:
     if file is None:
         return RunState(STATE_VERSION, str(folder.generated), size, generated=True)
-    try:
-        with file.open("rb") as handle:
-            handle.read(1)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}; give a file to carry, or none") from error
-    if not file.is_file():
-        raise UsageError(f"{file} is not a regular file; give a file to carry, or none")
+    if file.resolve().is_relative_to(folder.path.resolve()):
+        raise UsageError(f"{file} lies in the state folder {folder.path}, which a new run clears; copy it elsewhere")
+    _check_readable(file)
     return RunState(STATE_VERSION, str(file.resolve()), file.stat().st_size, generated=False)
 
 

@@ -138,8 +138,8 @@ def open_node(folder: Path, party: PartyId, entropy: Entropy, clock: Callable[[]
     place = party_folder(folder, party)
     try:
         vault = Vault(Secret((place / "module.key").read_bytes()), entropy)
-    except OSError as error:
-        raise StoreError(f"the module key of {party} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the module key of {party} cannot be used: {error}") from error
     store = SqliteStore(place / "store.db")
     with store.transaction() as transaction:
         wrapped, trust = transaction.get("installation", "identity"), transaction.get("installation", "trust")

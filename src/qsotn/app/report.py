@@ -17,7 +17,7 @@ import msgspec
 from qsotn.app.province import CPE_A, CPE_B, LINE, LINKS, POMP, QSSP_A, Province
 from qsotn.app.state import RunState, StateFolder
 from qsotn.domain import Direction, End, KeyId, LineId, PartyId, ProcedureId
-from qsotn.errors import QsotnError
+from qsotn.errors import QsotnError, UsageError
 from qsotn.keynetwork.pool import UNIT_BITS
 from qsotn.messages import KeyUsageReport
 from qsotn.parties.pomp import LineState, UsageRecord
@@ -220,10 +220,10 @@ def _traffic(province: Province, begun: RunState, folder: StateFolder, record: U
     source, received = Path(begun.file), folder.received
     multiframes = record.end_a.multiframes_sent + record.end_b.multiframes_sent
     return Traffic(
-        bytes_in=source.stat().st_size,
-        bytes_out=received.stat().st_size,
         sha256_in=_sha256(source),
         sha256_out=_sha256(received),
+        bytes_in=source.stat().st_size,
+        bytes_out=received.stat().st_size,
         frames=multiframes * 4,
         multiframes=multiframes,
         rekeys=_rekeys(province),
@@ -233,8 +233,11 @@ def _traffic(province: Province, begun: RunState, folder: StateFolder, record: U
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read any more: {error.strerror}") from error
 
 
 def _rekeys(province: Province) -> int:

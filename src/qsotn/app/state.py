@@ -25,6 +25,9 @@ from qsotn.errors import UsageError
 
 STATE_VERSION = 1
 JSON = ("state.json", "report.json")
+KNOWN = {"lock", "parties", "generated", "received", *(f"{name}{new}" for name in JSON for new in ("", ".new"))}
+MARK = b"qsotn state folder\n"
+"""What the lock file says in a folder that is ours."""
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -82,6 +85,8 @@ class StateFolder:
                 f"the state folder {self.path} is in use by another qsotn process; wait for it, or choose --state DIR"
             ) from None
         try:
+            self._refuse_strangers()
+            os.pwrite(handle, MARK, 0)
             yield self
         finally:
             os.close(handle)
@@ -112,10 +117,15 @@ class StateFolder:
             raise UsageError(f"{path} is not a state of qsotn ({error}); choose another with --state DIR") from error
 
     def _refuse_strangers(self) -> None:
-        ours = {"lock", "parties", "generated", "received", *(f"{name}{new}" for name in JSON for new in ("", ".new"))}
+        ours = KNOWN if self._marked() or (self.path / "state.json").exists() else {"lock"}
         strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
         if strangers:
             raise UsageError(f"{self.path} holds {strangers[0]!r} and no qsotn state; choose an empty --state DIR")
+
+    def _marked(self) -> bool:
+        """Whether a run of ours made this folder its own; names alone prove nothing."""
+        lock = self.path / "lock"
+        return lock.is_file() and lock.read_bytes() == MARK
 
     def save(self, state: RunState) -> None:
         """Write what was begun, durably and at once."""

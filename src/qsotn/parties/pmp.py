@@ -97,7 +97,7 @@ class Pmp:
         if known is not None and known.certificate_sha384 != verified.certificate_sha384:
             raise Refusal("CLONE_SUSPECTED", f"{order.cpe} is registered with another certificate")
         self.desk.remember(statement.certificates)
-        gate_open = known is not None and known.gate_open
+        gate_open = known is not None and known.gate_open and known.home_qssp == order.home_qssp
         registration = Registration(
             order.cpe, order.serial_number, verified.certificate_sha384, order.home_qssp, gate_open
         )

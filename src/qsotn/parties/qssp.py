@@ -258,6 +258,9 @@ class Qssp:
             raise Refusal("DESYNC", f"{line} needs {KEYS_PER_GENERATION} keys of {ENTRY_BITS} bits, got {len(keys)}")
         wrapped = tuple(self._wrap(key.key, f"session/{line}/{end}/{generation}/{key.key_id}") for key in keys)
         ids = [key.key_id for key in keys]
+        announced = self.generations.get(f"{line}/{end}/{generation:08}")
+        if announced is not None and [announced.key_id_a_to_b, announced.key_id_b_to_a] != ids:
+            raise Refusal("DESYNC", f"the keys drawn for {line}/{generation} are not those that were announced")
         sources = tuple(key.source for key in keys)
         kept = Generation(line, generation, ids[0], ids[1], wrapped, sources, self.desk.now)
         self.generations.put(f"{line}/{end}/{generation:08}", kept)
@@ -265,7 +268,9 @@ class Qssp:
         return kept
 
     def session_keys(self, kept: Generation, end: End) -> list[Secret]:
-        """Unwrap a generation's two keys, A→B first."""
+        """Unwrap a generation's two keys, A→B first. Raises `Refusal` DESYNC if they were forgotten."""
+        if not kept.wrapped:
+            raise Refusal("DESYNC", f"the keys of {kept.line}/{kept.generation} are gone from {self.desk.party}")
         ids = (kept.key_id_a_to_b, kept.key_id_b_to_a)
         return [
             self.desk.vault.unwrap(blob, f"session/{kept.line}/{end}/{kept.generation}/{key_id}".encode())
@@ -291,6 +296,16 @@ class Qssp:
         kept = self.generations.require(key)
         self.generations.put(key, msgspec.structs.replace(kept, wrapped=(), armed_at=self.desk.now))
         self._count(line, end, keys_delivered=KEYS_PER_GENERATION)
+
+    def announce(self, line: LineId, end: End, generation: int, key_ids: tuple[KeyId, KeyId]) -> None:
+        """Note which keys the other city announced, before they are drawn here."""
+        self.generations.put(f"{line}/{end}/{generation:08}", Generation(line, generation, *key_ids))
+
+    def forget_generation(self, line: LineId, end: End, generation: int) -> None:
+        """Forget the undelivered session keys of one generation."""
+        kept = self.generations.get(f"{line}/{end}/{generation:08}")
+        if kept is not None:
+            self.generations.put(f"{line}/{end}/{generation:08}", msgspec.structs.replace(kept, wrapped=()))
 
     def forget_keys(self, line: LineId) -> None:
         """Forget every undelivered session key of a line."""

@@ -20,6 +20,7 @@ from qsotn.messages import (
     KeyServiceDeletion,
     KeyUsageConfirmation,
     KeyUsageReport,
+    ProcedureRefusal,
 )
 from qsotn.parties.cpe import Cpe
 from qsotn.parties.pmp import Pmp
@@ -141,4 +142,13 @@ def forget_line(qssp: Qssp, turn: Turn[KeyUsageConfirmation]) -> None:
     qssp.services.delete(f"{turn.subject}/{end_of(turn.row)}")
 
 
+@DELETION.compensate(Seat.POMP.role)
+def keep_line(pomp: Pomp, turn: Turn[ProcedureRefusal]) -> None:
+    """A deletion that failed may be ordered again."""
+    line = pomp.lines.get(turn.subject)
+    if line is not None and line.state is LineState.DELETING:
+        pomp.lines.put(line.line, msgspec.structs.replace(line, state=LineState.ENCRYPTED))
+
+
+DELETION.revocable = {Seat.POMP: ()}
 DELETION.sealed()

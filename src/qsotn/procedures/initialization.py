@@ -425,4 +425,11 @@ def destroy_installed_file(cpe: Cpe, turn: Turn[ProcedureRefusal]) -> None:
     cpe.destroy_key_file(turn.procedure)
 
 
+# Until the POMP has recorded READY the file may have to go; the PMP, a courier here, is never heard about it.
+INITIALIZATION.revocable = {
+    Seat.POMP: (),
+    Seat.PMP: (Seat.POMP,),
+    Seat.QSSP: (Seat.POMP,),
+    Seat.CPE: (Seat.QSSP,),
+}
 INITIALIZATION.sealed()

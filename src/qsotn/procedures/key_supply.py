@@ -260,4 +260,5 @@ def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
 
 
 KEY_BLOCK.sealed()
+KEY_SUPPLY.revocable = {Seat.KM_NEAR: (), Seat.KM_FAR: (Seat.KM_NEAR,)}
 KEY_SUPPLY.sealed()

@@ -68,6 +68,8 @@ class Ladder:
         self.name = name
         self.source = source
         self._steps: dict[str, Step] = {step.label: step for step in steps}
+        self.revocable: dict[Seat, tuple[Seat, ...]] = {}
+        """Whose refusal still undoes what a named seat has completed; other seats hear every neighbour's."""
         self.compensations: dict[Role, Callable[[Any, Any], None]] = {}
 
     def __iter__(self) -> Iterator[Step]:

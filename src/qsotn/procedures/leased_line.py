@@ -52,7 +52,7 @@ from qsotn.parties.qssp import ENTRY_BITS, KEYS_PER_GENERATION, Generation, Qssp
 from qsotn.procedures import key_supply
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
-from qsotn.procedures.turn import Row, Turn, Work
+from qsotn.procedures.turn import Row, State, Turn, Work
 
 LEASED_LINE = Ladder("leased-line", "Figure 4")
 BOTH_CPES = (Seat.CPE_A, Seat.CPE_B)
@@ -312,6 +312,7 @@ def draw_keys(qssp: Qssp, turn: Turn[SessionKeyRequest]) -> None:
         raise WrongParty(f"{turn.sender} is not end A of {asked.line}")
     qssp.check_counter(turn.sender, asked.counter)
     qssp.next_generation(service, asked.generation)
+    turn.row.generation = asked.generation
     turn.seat(Seat.QSSP_B, service.peer_qssp)
     turn.seat(Seat.KM_A, qssp.configuration.km)
     turn.seat(Seat.QKMP, qssp.configuration.qkmp)
@@ -329,7 +330,7 @@ def supply_keys(km: Km, turn: Turn[EncKeysRequest]) -> None:
 def notify_peer(qssp: Qssp, turn: Turn[EncKeysResponse]) -> None:
     """QSSP A keeps the keys and tells the other city their IDs, never the keys."""
     service = qssp.confirmed_service(LineId(turn.subject), End.A)
-    kept = qssp.keep_generation(service.line, End.A, service.generation, turn.message.keys)
+    kept = qssp.keep_generation(service.line, End.A, turn.row.generation, turn.message.keys)
     notice = SessionKeyNotice(kept.line, kept.generation, kept.key_id_a_to_b, kept.key_id_b_to_a)
     turn.send(Seat.QSSP_B, notice)
 
@@ -343,6 +344,8 @@ def draw_same_keys(qssp: Qssp, turn: Turn[SessionKeyNotice]) -> None:
     if service.peer_qssp != turn.sender:
         raise WrongParty(f"{turn.sender} is not master of {told.line}")
     qssp.next_generation(service, told.generation)
+    turn.row.generation = told.generation
+    qssp.announce(told.line, End.B, told.generation, (told.key_id_a_to_b, told.key_id_b_to_a))
     turn.seat(Seat.KM_B, qssp.configuration.km)
     turn.seat(Seat.CPE_B, service.cpe)
     turn.send(Seat.KM_B, DecKeysRequest(turn.sender, (told.key_id_a_to_b, told.key_id_b_to_a)))
@@ -359,7 +362,7 @@ def hand_over_keys(km: Km, turn: Turn[DecKeysRequest]) -> None:
 def agree_and_deliver(qssp: Qssp, turn: Turn[DecKeysResponse]) -> None:
     """QSSP B proves to A that it holds the same keys, and delivers them to its own device."""
     service = qssp.confirmed_service(LineId(turn.subject), End.B)
-    kept = qssp.keep_generation(service.line, End.B, service.generation, turn.message.keys)
+    kept = qssp.keep_generation(service.line, End.B, turn.row.generation, turn.message.keys)
     keys = qssp.session_keys(kept, End.B)
     proof = prove_generation(keys, qssp.desk.party, kept.line, kept.generation)
     turn.send(Seat.QSSP_A, SessionKeyAgreement(kept.line, kept.generation, proof))
@@ -370,7 +373,7 @@ def agree_and_deliver(qssp: Qssp, turn: Turn[DecKeysResponse]) -> None:
 def verify_agreement(qssp: Qssp, turn: Turn[SessionKeyAgreement]) -> None:
     """QSSP A verifies that both hold the same keys, reports to the QKMP, and delivers to its own device."""
     service = qssp.confirmed_service(LineId(turn.subject), End.A)
-    kept = qssp.generations.require(f"{service.line}/{End.A}/{service.generation:08}")
+    kept = qssp.generations.require(f"{service.line}/{End.A}/{turn.row.generation:08}")
     keys = qssp.session_keys(kept, End.A)
     try:
         verify_generation(keys, turn.message.possession, turn.sender, kept.line, kept.generation)
@@ -502,16 +505,31 @@ def stop_line(cpe: Cpe, turn: Turn[ProcedureRefusal]) -> None:
         cpe.stop(line.line)
 
 
+# Until the POMP has recorded ENCRYPTED the service may have to be withdrawn, by its word or its QSSPs'.
+LEASED_LINE.revocable = {
+    Seat.POMP: (),
+    Seat.PMP: (Seat.POMP,),
+    Seat.QSSP_A: (Seat.POMP,),
+    Seat.QSSP_B: (Seat.POMP,),
+    Seat.CPE_A: (Seat.QSSP_A,),
+    Seat.CPE_B: (Seat.QSSP_B,),
+}
 LEASED_LINE.sealed()
 
 REKEY = LEASED_LINE.excerpt("rekey", "Figure 4, steps 9 to 12", "9", "12a")
 
 
 def begin_rekey(cpe: Cpe, work: Work, line: LineId, lifetime_us: int) -> ProcedureId:
-    """Ask for the next generation of keys: end A's own act. Raises `Refusal` if this is not end A of a granted line."""
+    """Ask for the next generation of keys: end A's own act.
+
+    Raises `Refusal` if this is not end A of a granted line, or if keys are on their way already.
+    """
     held = cpe.lines.get(line)
     if held is None or held.end is not End.A or held.state is cpe_records.LineState.STOPPED:
         raise Refusal("NOT_CONFIRMED", f"{cpe.desk.party} is not end A of a line {line!r} in service")
+    for row in work.stored.values():
+        if row.subject == line and row.state is State.RUNNING and "11a:qssp-a" not in row.heard:
+            raise Refusal("REKEY_UNDER_WAY", f"keys for {line} are on their way under {row.procedure}")
     procedure, now = new_procedure(cpe.desk), cpe.desk.now
     seats = {Seat.CPE_A: cpe.desk.party, Seat.CPE_B: held.peer, Seat.QSSP_A: cpe.own_binding().qssp}
     row = work.add(Row(procedure, REKEY.name, Seat.CPE_A, line, seats, now + lifetime_us, now))
@@ -522,7 +540,7 @@ def begin_rekey(cpe: Cpe, work: Work, line: LineId, lifetime_us: int) -> Procedu
 @REKEY.compensate(Seat.QSSP.role)
 def forget_generation(qssp: Qssp, turn: Turn[ProcedureRefusal]) -> None:
     """A rekey that failed leaves the line as it was; its undelivered keys are destroyed."""
-    qssp.forget_keys(LineId(turn.subject))
+    qssp.forget_generation(LineId(turn.subject), end_of(turn.row), turn.row.generation)
 
 
 REKEY.sealed()

@@ -43,6 +43,8 @@ class Row(msgspec.Struct):
     said: dict[str, bytes] = {}
     state: State = State.RUNNING
     failure: str = ""
+    generation: int = 0
+    """Which generation of session keys this run is about, where it is about one."""
 
     @property
     def key(self) -> str:

@@ -35,6 +35,9 @@ def hear_refusal(work: Work, party: object, received: wire.Received[Message], re
         return
     if row.ladder != envelope.ladder or row.seats.get(envelope.sender_seat) != envelope.sender:
         raise WrongParty(f"{envelope.sender} does not sit in {envelope.sender_seat} of {row.procedure}")
+    heard = LADDERS[row.ladder].revocable.get(row.seat)
+    if row.state is State.COMPLETED and heard is not None and envelope.sender_seat not in heard:
+        return  # what this seat has completed is not for its neighbour to undo
     fail(work, party, row, refusal, envelope.sender_seat)
 
 

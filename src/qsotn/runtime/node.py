@@ -277,8 +277,11 @@ class Node:
             raise WrongParty(f"{self.party} is no courier for {datagram.receiver} on {datagram.interface}")
         with self._work() as work:
             self._seated(work.desk).open_gate(datagram.sender, datagram.receiver)
-            expires_at = work.desk.now + admission.LIFETIME_US
-            work.desk.transaction.post(COURIER, datagram.receiver, data, sha384(data).digest(), expires_at)
+            transaction, name = work.desk.transaction, sha384(data).digest()
+            if transaction.is_posted(COURIER, name):
+                transaction.post_again(COURIER, name)
+            else:
+                transaction.post(COURIER, datagram.receiver, data, name, work.desk.now + admission.LIFETIME_US)
 
 
 def _hear(row: Row, step: Step, received: wire.Received[Message]) -> None:

@@ -88,6 +88,13 @@ class SqliteTransaction:
         )
         return [Posted(number, PartyId(hop), bytes(datagram), attempts) for number, hop, datagram, attempts in rows]
 
+    def is_posted(self, procedure: ProcedureId, answers: bytes) -> bool:
+        """Say whether the outbox holds an answer to one message, delivered or not."""
+        found = self._connection.execute(
+            "SELECT 1 FROM outbox WHERE procedure = ? AND answers = ? LIMIT 1", (procedure, answers)
+        )
+        return found.fetchone() is not None
+
     def delivered(self, number: int) -> None:
         """Record that the next hop has this datagram durably."""
         self._connection.execute("UPDATE outbox SET delivered = 1 WHERE number = ?", (number,))
@@ -137,13 +144,16 @@ class SqliteStore:
     @contextmanager
     def transaction(self) -> Iterator[SqliteTransaction]:
         """Open a transaction: committed and synced on a clean exit, rolled back on any exception."""
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield SqliteTransaction(self._connection)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield SqliteTransaction(self._connection)
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be read or written: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
