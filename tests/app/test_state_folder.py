@@ -126,7 +126,7 @@ def test_an_unfinished_run_is_not_lost_by_not_mentioning_it(folder: StateFolder,
     file.write_bytes(b"four")
     begun = RunState(STATE_VERSION, str(file), 4, generated=False)
     folder.save(begun)
-    with pytest.raises(UsageError, match="holds an unfinished run of .*carried: finish it with --resume"):
+    with pytest.raises(UsageError, match=r"holds an unfinished run of .*carried: finish it with --resume"):
         demo.plan(folder, None, resume=False, fresh=False, size=1)
     assert folder.load() == begun
     assert demo.plan(folder, None, resume=True, fresh=False, size=1) == begun
