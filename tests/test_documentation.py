@@ -81,7 +81,7 @@ def test_the_paper_map_has_every_step_and_every_seat() -> None:
         ("initialization", "10a", ("INJECT_FAILED",)),
         ("leased-line", "6", ("KEY_RATE_INSUFFICIENT", "LINE_EXISTS", "NOT_HOME", "NOT_READY")),
         ("leased-line", "10g", ("KEY_REUSED",)),
-        ("leased-line", "11b", ("ONE_SIDED",)),
+        ("leased-line", "11b", ("DESYNC", "ONE_SIDED")),
         ("deletion", "1", ("UNKNOWN_LINE",)),
     ],
 )
