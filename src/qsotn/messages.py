@@ -426,11 +426,12 @@ class DeletionDispatch(Message, frozen=True):
 
 
 class KeyFrames(Message, frozen=True):
-    """How many OTU frames one key encrypted in one direction."""
+    """How many OTU frames one key protected in one direction; a lower bound unless `complete`."""
 
     key_id: KeyId
     direction: str
     frames: int
+    complete: bool
 
 
 class DeletionResponse(Message, frozen=True):

@@ -124,3 +124,39 @@ def test_the_courier_keeps_a_repeated_datagram_once(ready: World) -> None:
         ready.nodes[PMP].receive(junk)
     with ready.province.stores[PMP].transaction() as transaction:
         assert [posted.datagram for posted in transaction.outbox(ready.clock(), 500)].count(junk) == 1
+
+
+def test_an_old_order_shown_again_prepares_no_port(encrypted: World) -> None:
+    """The PMP holds the POMP's signed order; in another run than its own it is no evidence."""
+    from qsotn.errors import ReplayedMessage
+    from qsotn.interfaces import AX, Seat
+    from qsotn.messages import ServiceDispatch
+
+    sent = next(
+        received
+        for received in (encrypted.opened(one.data) for one in encrypted.wire.sent if one.hop == CPE_A)
+        if isinstance(received.message, ServiceDispatch)
+    )
+    encrypted.delete()
+    import msgspec
+
+    again = msgspec.structs.replace(
+        sent.envelope,
+        procedure="00000000-0000-4000-8000-000000000000",
+        issued_at=encrypted.clock(),
+        expires_at=encrypted.clock() + LIFETIME_US,
+    )
+    signed = wire.sign(encrypted.nodes[PMP].identity, again)
+    before = encrypted.dump(CPE_A)
+    with pytest.raises(ReplayedMessage):
+        encrypted.nodes[CPE_A].receive(wire.encode(wire.pack(AX, again, signed, None)))
+    assert encrypted.dump(CPE_A) == before
+    assert again.receiver_seat is Seat.CPE_A
+
+
+def test_frames_of_a_device_that_died_are_told_as_a_lower_bound(encrypted: World) -> None:
+    encrypted.restart(CPE_A)
+    with encrypted.desk(CPE_A) as cpe:
+        assert [one.complete for one in cpe.generations.values()] == [False]
+    with encrypted.desk(CPE_B) as cpe:
+        assert [one.complete for one in cpe.generations.values()] == [True]

@@ -33,6 +33,7 @@ class Equipment:
             for kept in cpe.generations.values(f"{self.line}/"):
                 if kept.state is GenerationState.INSTALLED:
                     cpe.erase_generation(self.line, kept.generation)
+                    cpe.mark_uncounted(self.line, kept.generation)
             cpe.forget_active(self.line)
             before = cpe.traffic.get(self.line) or Traffic()
         return held.end, LineTerminal(self.line, held.end, held.quality.odu, epoch), before

@@ -91,12 +91,13 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 class KeyUsed(msgspec.Struct, frozen=True):
-    """One session key and how many OTU frames its sender encrypted under it."""
+    """One session key and how many OTU frames its sender encrypted under it: at least so many, unless `complete`."""
 
     key_id: str
     source: str
     direction: str
     frames: int
+    complete: bool
 
 
 class LinkConsumption(msgspec.Struct, frozen=True):
@@ -250,7 +251,7 @@ def keys_used(province: Province, record: UsageRecord) -> tuple[KeyUsed, ...]:
     sources = _sources(province, record.line)
     sent = {Direction.A_TO_B: record.end_a.keys, Direction.B_TO_A: record.end_b.keys}
     return tuple(
-        KeyUsed(use.key_id, sources[use.key_id], use.direction, use.frames)
+        KeyUsed(use.key_id, sources[use.key_id], use.direction, use.frames, use.complete)
         for direction, uses in sent.items()
         for use in uses
         if use.direction == direction

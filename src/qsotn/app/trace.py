@@ -125,4 +125,5 @@ def _device(province: Province, key_id: KeyId) -> Iterator[Hop]:
                     frames = kept.frames_a_to_b if key_id == kept.key_id_a_to_b else kept.frames_b_to_a
                     verb = "encrypted" if (key_id == kept.key_id_a_to_b) is (party == CPE_A) else "decrypted"
                     yield Hop(party, "module", f"unwrapped, entry {kept.entry} burned, armed", kept.armed_at)
-                    yield Hop(party, "OPUk", f"{verb} {frames} OTU frames, then {kept.state.lower()}")
+                    count = f"{frames}" if kept.complete else f"at least {frames}"
+                    yield Hop(party, "OPUk", f"{verb} {count} OTU frames, then {kept.state.lower()}")

@@ -52,7 +52,7 @@ def keys_table(report: Report) -> Table:
     table.add_column("frames", justify="right")
     for key in report.keys:
         way = key.source.removeprefix("qkd:").replace("km/", "")
-        table.add_row(key.key_id, way, key.direction, str(key.frames))
+        table.add_row(key.key_id, way, key.direction, f"{key.frames}" if key.complete else f"≥ {key.frames}")
     return table
 
 

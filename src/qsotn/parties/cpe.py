@@ -119,6 +119,8 @@ class SessionKeys(msgspec.Struct, frozen=True):
     wrapped: tuple[bytes, ...] = ()
     frames_a_to_b: int = 0
     frames_b_to_a: int = 0
+    complete: bool = True
+    """False if the device stopped after its last count: the frames are a lower bound then."""
 
     @property
     def key_ids(self) -> tuple[KeyId, KeyId]:
@@ -289,6 +291,11 @@ class Cpe:
         if kept is not None:
             self._put(msgspec.structs.replace(kept, state=GenerationState.ERASED, wrapped=()))
 
+    def mark_uncounted(self, line: LineId, generation: int) -> None:
+        """Note that a generation was in use when the device stopped: what it protected since is unknown."""
+        kept = self.generations.require(f"{line}/{generation:08}")
+        self._put(msgspec.structs.replace(kept, complete=False))
+
     def forget_active(self, line: LineId) -> None:
         """No generation is in use: the data plane has just begun."""
         self.lines.put(line, msgspec.structs.replace(self.lines.require(line), active=0))
@@ -308,7 +315,7 @@ class Cpe:
             self.lines.put(line, msgspec.structs.replace(held, state=LineState.STOPPED))
         carried = self.traffic.get(line) or Traffic()
         frames = tuple(
-            KeyFrames(key_id, direction, count)
+            KeyFrames(key_id, direction, count, one.complete)
             for one in kept
             for key_id, direction, count in (
                 (one.key_id_a_to_b, Direction.A_TO_B, one.frames_a_to_b),

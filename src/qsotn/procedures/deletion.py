@@ -65,7 +65,7 @@ def dispatch_stop(pmp: Pmp, turn: Turn[DeletionRequest]) -> None:
 def stop_and_report(cpe: Cpe, turn: Turn[DeletionDispatch]) -> None:
     """Each device verifies that the POMP asked, stops, zeroises the line's keys, and reports its usage."""
     cpe.check_manager(turn.sender)
-    asked = cpe.desk.open_as(DeletionRequest, turn.message.request_signed, cpe.own_binding().pomp).message
+    asked = turn.evidence(DeletionRequest, turn.message.request_signed, cpe.own_binding().pomp).message
     line = cpe.lines.get(asked.line)
     if line is None or line.end is not end_of(turn.row):
         raise Refusal("UNKNOWN_LINE", f"{cpe.desk.party} is not end {end_of(turn.row)} of {asked.line}")
@@ -87,7 +87,7 @@ def record_usage(pomp: Pomp, turn: Turn[DeletionReport]) -> None:
     """The POMP verifies and records what both ends counted, and has ports and keys released."""
     line = pomp.lines.require(turn.subject)
     ends = [
-        pomp.desk.open_as(DeletionResponse, signed, cpe).message
+        turn.evidence(DeletionResponse, signed, cpe).message
         for signed, cpe in (
             (turn.message.response_a_signed, line.cpe_a),
             (turn.message.response_b_signed, line.cpe_b),

@@ -39,7 +39,6 @@ from qsotn.messages import (
 from qsotn.parties import cpe as cpe_records
 from qsotn.parties import qssp as qssp_records
 from qsotn.parties.cpe import Cpe
-from qsotn.parties.desk import Desk
 from qsotn.parties.km import Km
 from qsotn.parties.pmp import Pmp, WorkOrder
 from qsotn.parties.pomp import Device, DeviceState, Pomp
@@ -92,7 +91,7 @@ def dispatch_request(pmp: Pmp, turn: Turn[InitializationRequest]) -> None:
 def state_identity(cpe: Cpe, turn: Turn[InitializationDispatch]) -> None:
     """The device verifies that the POMP itself asked, and states who it is."""
     signed = turn.message.request_signed
-    ordered = _author_is_a_pomp(cpe.desk, signed)
+    ordered = _ordered_by_a_pomp(turn, signed)
     asked, own = ordered.message, cpe.configuration
     if ordered.envelope.receiver != turn.sender:
         raise WrongParty(f"the order for {asked.cpe} was given to {ordered.envelope.receiver}, not to {turn.sender}")
@@ -118,11 +117,11 @@ def state_identity(cpe: Cpe, turn: Turn[InitializationDispatch]) -> None:
     turn.send(Seat.PMP, _statement(cpe, asked))
 
 
-def _author_is_a_pomp(desk: Desk, signed: bytes) -> wire.Received[InitializationRequest]:
+def _ordered_by_a_pomp(turn: Turn[InitializationDispatch], signed: bytes) -> wire.Received[InitializationRequest]:
     author = wire.claimed_author(signed)
     if not author.startswith(f"{Seat.POMP.role}/"):
         raise WrongParty(f"{author} is no POMP and cannot ask for an initialisation")
-    return desk.open_as(InitializationRequest, signed, author)
+    return turn.evidence(InitializationRequest, signed, author)
 
 
 def _statement(cpe: Cpe, asked: InitializationRequest) -> InitializationResponse:
@@ -150,7 +149,7 @@ def order_binding(pomp: Pomp, turn: Turn[RegistrationReport]) -> None:
     """The POMP verifies the device's own statement, registers it, and orders its binding."""
     device = pomp.devices.require(turn.subject)
     signed = turn.message.statement_signed
-    statement = _verified_statement(pomp.desk, signed, device.cpe)
+    statement = _verified_statement(turn, signed, device.cpe)
     verified = pomp.desk.remember(statement.certificates)
     pomp.check_statement(device, statement, verified)
     pomp.devices.put(
@@ -160,8 +159,10 @@ def order_binding(pomp: Pomp, turn: Turn[RegistrationReport]) -> None:
     turn.send(Seat.QSSP, request)
 
 
-def _verified_statement(desk: Desk, signed: bytes, cpe: PartyId) -> InitializationResponse:
-    received = desk.open_introduced(InitializationResponse, signed, cpe, lambda statement: statement.certificates)
+def _verified_statement(
+    turn: Turn[RegistrationReport] | Turn[BindingRequest], signed: bytes, cpe: PartyId
+) -> InitializationResponse:
+    received = turn.introduced(InitializationResponse, signed, cpe, lambda statement: statement.certificates)
     return received.message
 
 
@@ -172,7 +173,7 @@ def reserve_binding(qssp: Qssp, turn: Turn[BindingRequest]) -> None:
     turn.row.subject = asked.cpe
     turn.seat(Seat.CPE, asked.cpe)
     turn.seat(Seat.KM, qssp.configuration.km)
-    statement = _verified_statement(qssp.desk, asked.statement_signed, asked.cpe)
+    statement = _verified_statement(turn, asked.statement_signed, asked.cpe)
     verified = qssp.desk.remember(statement.certificates)
     if (verified.serial, statement.challenge) != (asked.serial_number, asked.challenge):
         raise Refusal("AUTH_FAILED", f"the statement of {asked.cpe} answers another order")
@@ -272,7 +273,7 @@ def release_key_file(qssp: Qssp, turn: Turn[BindingConfirmation]) -> None:
 def open_gate(pmp: Pmp, turn: Turn[VoucherCopy]) -> None:
     """The PMP verifies the voucher and opens its gate between this device and this QSSP, for sealed datagrams only."""
     order = pmp.work_orders.require(turn.subject)
-    voucher = pmp.desk.open_as(BindingConfirmation, turn.message.voucher_signed, order.pomp).message
+    voucher = turn.evidence(BindingConfirmation, turn.message.voucher_signed, order.pomp).message
     if (voucher.cpe, voucher.qssp, voucher.challenge) != (order.cpe, turn.sender, order.challenge):
         raise WrongParty(f"{turn.sender} showed a voucher that is not for {order.cpe} and this work order")
     pmp.unlock_gate(order.cpe)
@@ -283,7 +284,7 @@ def open_gate(pmp: Pmp, turn: Turn[VoucherCopy]) -> None:
 def request_key_file(cpe: Cpe, turn: Turn[VoucherDelivery]) -> None:
     """The device verifies the voucher and asks its QSSP for the key file under a fresh KEM key."""
     binding = cpe.own_binding()
-    voucher = cpe.desk.open_as(BindingConfirmation, turn.message.voucher_signed, binding.pomp).message
+    voucher = turn.evidence(BindingConfirmation, turn.message.voucher_signed, binding.pomp).message
     qssp = cpe.desk.remember(turn.message.qssp_certificates)
     _check_voucher(cpe, binding, voucher, qssp)
     chosen = suite(binding.suite)

@@ -132,7 +132,7 @@ def prepare_port(cpe: Cpe, turn: Turn[ServiceDispatch]) -> None:
     """Each device verifies the POMP's request and its own token, and prepares its port."""
     binding = cpe.own_binding()
     cpe.check_manager(turn.sender)
-    asked = cpe.desk.open_as(ServiceRequest, turn.message.request_signed, binding.pomp).message
+    asked = turn.evidence(ServiceRequest, turn.message.request_signed, binding.pomp).message
     end = end_of(turn.row)
     own, peer = (asked.cpe_a, asked.cpe_b) if end is End.A else (asked.cpe_b, asked.cpe_a)
     own_token, qssp = (asked.token_a, asked.qssp_a) if end is End.A else (asked.token_b, asked.qssp_b)
@@ -173,8 +173,8 @@ def gather_responses(pmp: Pmp, turn: Turn[ServiceResponse]) -> None:
 def confirm_service(pomp: Pomp, turn: Turn[ServiceReport]) -> None:
     """The POMP authenticates both devices, verifies quality and tokens, and confirms to the PMP."""
     line = pomp.lines.require(turn.subject)
-    answer_a = pomp.desk.open_as(ServiceResponse, turn.message.response_a_signed, line.cpe_a).message
-    answer_b = pomp.desk.open_as(ServiceResponse, turn.message.response_b_signed, line.cpe_b).message
+    answer_a = turn.evidence(ServiceResponse, turn.message.response_a_signed, line.cpe_a).message
+    answer_b = turn.evidence(ServiceResponse, turn.message.response_b_signed, line.cpe_b).message
     pomp.check_offers(line, (answer_a.accepted, answer_b.accepted))
     pomp.check_token_proofs(line, answer_a.token_digest, answer_b.token_digest)
     pomp.lines.put(line.line, msgspec.structs.replace(line, state=LineState.CONFIRMED))
@@ -273,7 +273,7 @@ def grant_line(pmp: Pmp, turn: Turn[KeyServiceConfirmationCopy]) -> None:
     """When both cities have been confirmed, the PMP passes the POMP's word on to both devices."""
     held = pmp.reservations.require(turn.subject)
     signed = turn.message.confirmation_signed
-    pmp.desk.open_as(KeyServiceConfirmation, signed, turn.row.seats[Seat.POMP])
+    turn.evidence(KeyServiceConfirmation, signed, turn.row.seats[Seat.POMP])
     held = pmp.answered(held.line, turn.sender, signed)
     if not turn.complete:
         return
@@ -286,7 +286,7 @@ def grant_line(pmp: Pmp, turn: Turn[KeyServiceConfirmationCopy]) -> None:
 def accept_grant(cpe: Cpe, turn: Turn[ServiceGrant]) -> None:
     """Each device verifies that the POMP confirmed the line; the device at end A asks for the first keys."""
     line = cpe.lines.require(turn.subject)
-    granted = cpe.desk.open_as(KeyServiceConfirmation, turn.message.confirmation_signed, cpe.own_binding().pomp)
+    granted = turn.evidence(KeyServiceConfirmation, turn.message.confirmation_signed, cpe.own_binding().pomp)
     if granted.message.line != line.line:
         raise WrongParty(f"the grant for {granted.message.line} was shown for {line.line}")
     cpe.lines.put(line.line, msgspec.structs.replace(line, state=cpe_records.LineState.GRANTED))
@@ -403,7 +403,7 @@ def supervise(qkmp: Qkmp, turn: Turn[SynchronisationReport]) -> None:
     """The QKMP verifies that both cities agreed, and records which keys they share, by their IDs."""
     told = turn.message
     turn.row.subject = told.line
-    agreed = qkmp.desk.open_as(SessionKeyAgreement, told.agreement_signed, told.peer)
+    agreed = turn.evidence(SessionKeyAgreement, told.agreement_signed, told.peer)
     said = (agreed.envelope.procedure, agreed.envelope.receiver, agreed.message.line, agreed.message.generation)
     if said != (turn.procedure, turn.sender, told.line, told.generation):
         raise WrongParty(f"{told.peer} did not agree with {turn.sender} on {told.line}/{told.generation}")
@@ -465,7 +465,7 @@ def begin_billing(pomp: Pomp, turn: Turn[ActivationReport]) -> None:
     """The POMP verifies both devices' own word; from here the line is in service and billed."""
     line = pomp.lines.require(turn.subject)
     for signed, cpe in ((turn.message.report_a_signed, line.cpe_a), (turn.message.report_b_signed, line.cpe_b)):
-        if pomp.desk.open_as(EncryptionReport, signed, cpe).message.line != line.line:
+        if turn.evidence(EncryptionReport, signed, cpe).message.line != line.line:
             raise WrongParty(f"{cpe} reports another line than {line.line}")
     active = msgspec.structs.replace(line, state=LineState.ENCRYPTED, encrypted_at=turn.now)
     pomp.lines.put(line.line, active)

@@ -6,19 +6,22 @@ everything at once. A function that raises changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 import msgspec
 
+from qsotn import wire
 from qsotn.domain import PartyId, ProcedureId
-from qsotn.errors import StoreError, WrongParty
+from qsotn.errors import ExpiredMessage, ReplayedMessage, StoreError, WrongParty
 from qsotn.interfaces import Seat
-from qsotn.messages import Message, ProcedureRefusal
+from qsotn.messages import Chain, Message, ProcedureRefusal
 from qsotn.parties.desk import Collection, Desk
 
 M = TypeVar("M")
+E = TypeVar("E", bound=Message)
 
 
 class State(StrEnum):
@@ -141,6 +144,24 @@ class Turn(Generic[M]):
         if row is None:
             raise StoreError(f"{self.work.desk.party} has no procedure {procedure} in seat {seat}")
         return Turn(self.work, row, None, self.work.desk.party, seat)
+
+    def evidence(self, expected: type[E], signed: bytes, author: PartyId) -> wire.Received[E]:
+        """Verify a message of this very procedure that another party relays. Raises `ReplayedMessage` for another's."""
+        return self._of_this_procedure(self.work.desk.open_as(expected, signed, author))
+
+    def introduced(
+        self, expected: type[E], signed: bytes, author: PartyId, chain_of: Callable[[E], Chain]
+    ) -> wire.Received[E]:
+        """Like `evidence`, for an author whose certificates are in the message itself."""
+        return self._of_this_procedure(self.work.desk.open_introduced(expected, signed, author, chain_of))
+
+    def _of_this_procedure(self, received: wire.Received[E]) -> wire.Received[E]:
+        shown = received.envelope
+        if (shown.procedure, shown.ladder) != (self.row.procedure, self.row.ladder):
+            raise ReplayedMessage(f"{shown!r} was shown as evidence in {self.row.ladder} {self.row.procedure}")
+        if shown.expires_at <= self.now:
+            raise ExpiredMessage(f"{shown!r} was shown after its time")
+        return received
 
     def fail(self, procedure: ProcedureId, seat: Seat, refusal: ProcedureRefusal) -> None:
         """Fail another row of this party too, for the same reason."""
