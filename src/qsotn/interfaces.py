@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from qsotn.domain import End, PartyId, Role
+from qsotn.domain import End, Role
 
 
 class Seat(StrEnum):
@@ -60,10 +60,6 @@ class Interface:
     def connects(self, one: Role, other: Role) -> bool:
         """Say whether these two roles may speak over this interface."""
         return (one, other) in self.joins or (other, one) in self.joins
-
-    def next_hop(self, courier: PartyId, receiver: PartyId) -> PartyId:
-        """Return whom the sender hands a datagram to: the courier where there is one, else the receiver."""
-        return receiver if self.courier is None else courier
 
 
 AK = Interface("AK", ((Role.QSSP, Role.KM),), "key request and supply, ETSI GS QKD 014", sealed=True)

@@ -175,7 +175,6 @@ class Demo:
         self._watcher = watcher
         self._environment = environment
         self._pomp = province.nodes[POMP]
-        self._ends: list[Equipment] = []
         self._fibre = Fibre()
 
     def run(self) -> report.Report:

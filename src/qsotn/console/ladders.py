@@ -24,7 +24,8 @@ def print_report(report: Report, folder: StateFolder, console: Console | None = 
         consumption_table(report),
     ]
     for table in tables:
-        out.print(table, end="\n\n")
+        out.print(table)
+        out.print()
     for sentence in summary(report, line, folder):
         out.print(Text(sentence), soft_wrap=True)
 

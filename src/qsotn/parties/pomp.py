@@ -13,7 +13,7 @@ import msgspec
 from qsotn.crypto.identity import Verified
 from qsotn.domain import LineId, PartyId, ProcedureId, QualityOfService
 from qsotn.errors import BadProof, Refusal
-from qsotn.messages import Chain, DeletionResponse, InitializationResponse, KeyUsageReport
+from qsotn.messages import DeletionResponse, InitializationResponse, KeyUsageReport
 from qsotn.parties import token
 from qsotn.parties.desk import Collection, Desk
 
@@ -125,10 +125,6 @@ class Pomp:
         """Open a customer's account; opening it again changes nothing."""
         if self.accounts.get(name) is None:
             self.accounts.put(name, Account(name, self.desk.now))
-
-    def chain_of(self, party: PartyId) -> Chain:
-        """Return a known party's certificate chain."""
-        return self.desk.certificates.require(party).chain
 
     def check_statement(self, device: Device, statement: InitializationResponse, verified: Verified) -> None:
         """Check a device's statement of step 3 against the order. Raises `Refusal` REG_REJECTED."""
