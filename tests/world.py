@@ -29,7 +29,7 @@ import msgspec
 from qsotn import wire
 from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.adapters.transport.local import LocalTransport
-from qsotn.app.equipment import Equipment
+from qsotn.service.equipment import Equipment
 from qsotn.app.province import (
     ACCOUNT,
     CPE_A,
@@ -59,7 +59,7 @@ from qsotn.parties.km import Km
 from qsotn.parties.pomp import DeviceState, LineState, Pomp
 from qsotn.ports import Transaction
 from qsotn.procedures import deletion, initialization, key_supply, leased_line
-from qsotn.procedures.turn import Row, State, Work
+from qsotn.procedures.turn import Row, State, Work, read_row
 from qsotn.runtime import Node
 
 BEGINS_US = 1_780_000_000_000_000
@@ -456,6 +456,7 @@ class World:
         connection = self.province.stores[party]._connection
         return {
             "records": connection.execute("SELECT * FROM records ORDER BY collection, key").fetchall(),
+            "procedures": connection.execute("SELECT * FROM procedures ORDER BY procedure, seat").fetchall(),
             "journal": connection.execute("SELECT * FROM journal ORDER BY number").fetchall(),
             "outbox": connection.execute(
                 "SELECT number, procedure, next_hop, datagram, answers, expires_at FROM outbox ORDER BY number"
@@ -478,7 +479,7 @@ def drain(world: World, party: PartyId, link: str) -> None:
 
 def rows_of(party: Any) -> list[Row]:
     """The rows of a party at its desk."""
-    return list(party.desk.collection("procedures", Row).values())
+    return [read_row(content) for content in party.desk.transaction.rows()]
 
 
 def whole_story(world: World) -> None:

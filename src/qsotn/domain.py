@@ -29,7 +29,7 @@ Entropy = Callable[[int], bytes]
 
 
 class Role(StrEnum):
-    """The parties of the paper's Figure 2 (Table 1 and section 3.1)."""
+    """The parties of the paper's Figure 2 (Table 1 and section 3.1), and two that are none of its parties."""
 
     POMP = "pomp"
     QKMP = "qkmp"
@@ -37,6 +37,10 @@ class Role(StrEnum):
     QSSP = "qssp"
     KM = "km"
     CPE = "cpe"
+    OPERATOR = "operator"
+    """Whoever runs the province, a person or a program: sits on no interface and in no procedure."""
+    QKD = "qkd"
+    """The QKD modules of a link, which hand its key managers what they distilled: here the twin."""
 
 
 def role_of(party: PartyId) -> Role:

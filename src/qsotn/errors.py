@@ -15,6 +15,7 @@
     ├── Refusal               a party decided no, for a reason that has a code in the paper's terms
     └── LocalError            this party itself: a store, a module, a defect
         ├── StoreError
+        │   └── StoreConflict     two replicas changed the same at once: nothing was written, try again
         └── KeyReuse              something tried to use a key, an index or a nonce a second time
 
 An error's text names identifiers and steps, never keys.
@@ -86,6 +87,10 @@ class LocalError(QsotnError):
 
 class StoreError(LocalError):
     """The durable store cannot be read, written, or is of another version."""
+
+
+class StoreConflict(StoreError):
+    """Another replica changed the same records at the same time; this transaction wrote nothing and may be repeated."""
 
 
 class KeyReuse(LocalError):

@@ -480,6 +480,62 @@ class KeyUsageConfirmation(Message, frozen=True):
     line: LineId
 
 
+# --- Our own orders: a rekey that the operator asks for, a device out of service for good --------------------------
+
+
+class RekeyRequest(Message, frozen=True):
+    """1, POMP→PMP: change the keys of this line now."""
+
+    line: LineId
+
+
+class RekeyDispatch(Message, frozen=True):
+    """2, PMP→CPE A: the POMP's request as it was signed."""
+
+    request_signed: bytes
+
+
+class RekeyResponse(Message, frozen=True):
+    """3, CPE A→PMP: the line is encrypted with this generation."""
+
+    line: LineId
+    generation: int
+
+
+class RekeyReport(Message, frozen=True):
+    """4, PMP→POMP: the device's word, as it signed it."""
+
+    line: LineId
+    response_signed: bytes
+
+
+class DeviceRevocation(Message, frozen=True):
+    """1, POMP→PMP: this device is out of service for good; the reason is for people."""
+
+    cpe: PartyId
+    serial_number: str
+    reason: str
+
+
+class DeviceRevoked(Message, frozen=True):
+    """2, PMP→POMP: nothing is carried for this device any more."""
+
+    cpe: PartyId
+
+
+class BindingRevocation(Message, frozen=True):
+    """3, POMP→QSSP: destroy what this device's key file still holds."""
+
+    cpe: PartyId
+
+
+class BindingRevoked(Message, frozen=True):
+    """4, QSSP→POMP: destroyed; no session key reaches this device any more."""
+
+    cpe: PartyId
+    key_file_id: str
+
+
 # --- In every procedure ---------------------------------------------------------------------------------------------
 
 

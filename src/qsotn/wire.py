@@ -11,9 +11,9 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from qsotn.interfaces import BY_NAME, Interface, Seat
 
 MAXIMUM_DATAGRAM = 4 * 1024 * 1024
 VERSION = 1
+TRACEPARENT = "^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$"
+"""W3C Trace Context, version 00, section 3.2.2; or nothing."""
 
 M = TypeVar("M", bound=messages.Message)
 
@@ -54,13 +56,17 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Datagram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a transport carries. `introductions` are certificate chains; one that does not verify refuses all of it."""
+    """What a transport carries. `introductions` are certificate chains; one that does not verify refuses all of it.
+
+    `traceparent` (W3C Trace Context) follows a procedure through all parties. It is unsigned and decides nothing.
+    """
 
     interface: str
     sender: PartyId
     receiver: PartyId
     body: bytes
     introductions: tuple[messages.Chain, ...] = ()
+    traceparent: Annotated[str, msgspec.Meta(pattern=TRACEPARENT)] = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,12 @@ def _convert(plain: object, expected: type[Any], what: str) -> Any:
 
 def sign(identity: Identity, content: Envelope) -> bytes:
     """Sign an envelope as its sender."""
-    return envelope.sign(identity, labels.MESSAGE, encode(content))
+    return sign_all(identity, [content])[0]
+
+
+def sign_all(identity: Identity, contents: Sequence[Envelope]) -> list[bytes]:
+    """Sign several envelopes at the price of one signature; each result stands by itself, for any receiver."""
+    return envelope.sign_all(identity, labels.MESSAGE, [encode(content) for content in contents])
 
 
 def open_signed(signed: bytes, key_of: Callable[[PartyId], Verified]) -> Received[messages.Message]:
@@ -185,6 +196,7 @@ def pack(
     signed: bytes,
     receiver: Verified | None,
     introductions: tuple[messages.Chain, ...] = (),
+    traceparent: str = "",
 ) -> Datagram:
     """Wrap a signed message for the wire, sealing it to `receiver` where the interface is sealed."""
     body = signed
@@ -193,7 +205,7 @@ def pack(
             raise WrongParty(f"{interface.name} is sealed and {content.receiver} has no certified key to seal to")
         info = _seal_info(interface, content.sender, content.receiver)
         body = envelope.seal(receiver.suite, receiver.kem_public, signed, info)
-    return Datagram(interface.name, content.sender, content.receiver, body, introductions)
+    return Datagram(interface.name, content.sender, content.receiver, body, introductions, traceparent)
 
 
 def unpack(data: bytes) -> Datagram:
@@ -202,6 +214,11 @@ def unpack(data: bytes) -> Datagram:
     if datagram.interface not in BY_NAME:
         raise MalformedMessage(f"no interface {datagram.interface!r}")
     return datagram
+
+
+def interface_of(data: bytes) -> str:
+    """Return the interface of a datagram of this party's own outbox. Raises `MalformedMessage`."""
+    return unpack(data).interface
 
 
 def open_datagram(

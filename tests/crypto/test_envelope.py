@@ -1,16 +1,20 @@
-"""The envelope: COSE_Sign1 as RFC 9052 and RFC 9964 write it, HPKE to one recipient, and everything that is refused."""
+"""The envelope: COSE_Sign1 as RFC 9052 and RFC 9964 write it, HPKE to one recipient, and everything that is refused.
+
+What several messages under one signature look like is in `test_batch`; that a verification is made once is here.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from qsotn.crypto import cbor, envelope
 from qsotn.crypto.identity import Identity
-from qsotn.crypto.suites import SUITES, VerificationKey, suite
-from qsotn.domain import Secret
+from qsotn.crypto.suites import SUITES, SignatureScheme, VerificationKey, suite, verify
+from qsotn.domain import Entropy, Secret
 from qsotn.errors import BadProof, BadSignature, MalformedMessage, QsotnError, WrongParty
 
 CONTEXT = b"qsotn/v1/test"
@@ -138,6 +142,111 @@ def test_a_well_formed_forgery_is_a_bad_signature(world: Any) -> None:
     for signature in (b"", b"s", bytes(3309), bytes(3310)):
         with pytest.raises(BadSignature):
             envelope.open_signed(framed(FINE, signature=signature), CONTEXT, lambda _: key_of(world.qssp[1]))
+
+
+def several(size: int) -> list[bytes]:
+    return [b"what is said, %d" % number for number in range(size)]
+
+
+def opened_by(identity: Identity, message: bytes) -> envelope.Signed:
+    return envelope.open_signed(message, CONTEXT, {identity.party.encode(): key_of(identity)}.__getitem__)
+
+
+def refused(identity: Identity, message: bytes, context: bytes = CONTEXT) -> bool:
+    try:
+        envelope.open_signed(message, context, lambda _: key_of(identity))
+    except (BadSignature, MalformedMessage):
+        return True
+    return False
+
+
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[VerificationKey]:
+    """The key of each ML-DSA verification that is really made, from a table that holds none."""
+    made: list[VerificationKey] = []
+
+    def counted(scheme: SignatureScheme, key: VerificationKey, signature: bytes, data: bytes) -> None:
+        made.append(key)
+        verify(scheme, key, signature, data)
+
+    monkeypatch.setattr(envelope, "verify", counted)
+    monkeypatch.setattr(envelope, "_SUCCESSES", envelope._Successes(8))
+    return made
+
+
+def test_a_batch_costs_one_verification_and_a_message_that_comes_again_none(
+    world: Any, verifications: list[VerificationKey]
+) -> None:
+    batch = envelope.sign_all(world.qssp[1], CONTEXT, several(9))
+    assert [opened_by(world.qssp[1], message).payload for message in [*batch, *batch]] == several(9) * 2
+    assert len(verifications) == 1
+    message = envelope.sign(world.qssp[1], CONTEXT, PAYLOAD)
+    assert opened_by(world.qssp[1], message) == opened_by(world.qssp[1], message)
+    assert len(verifications) == 2
+
+
+def test_a_failure_is_never_kept(world: Any, verifications: list[VerificationKey]) -> None:
+    for message in (
+        envelope.sign(world.qssp[1], CONTEXT, PAYLOAD),
+        *envelope.sign_all(world.qssp[1], CONTEXT, several(2)),
+    ):
+        bent = message[:-1] + bytes([message[-1] ^ 1])
+        before = len(verifications)
+        for _ in range(3):
+            assert refused(world.qssp[1], bent)
+        assert len(verifications) == before + 3
+    opened_by(world.qssp[1], message)
+
+
+def sign_each(identity: Identity, context: bytes, payloads: list[bytes]) -> list[bytes]:
+    return [envelope.sign(identity, context, payload) for payload in payloads]
+
+
+@pytest.mark.parametrize("signed", [sign_each, envelope.sign_all])
+def test_what_held_once_holds_for_nothing_else(
+    world: Any, verifications: list[VerificationKey], signed: Callable[..., list[bytes]], draw: Callable[[str], Entropy]
+) -> None:
+    """Another key of the same party, another party's, another context, header, payload or signature: verified anew."""
+    signer = world.qssp[1]
+    message, *_ = signed(signer, CONTEXT, several(2))
+    again, *_ = signed(signer, CONTEXT, several(2))
+    opened_by(signer, message)
+    renewed = Identity.create(signer.party, world.operator, world.now, world.ends, draw("renewed"))
+    assert refused(renewed, message)
+    assert refused(world.cpe[1], message)
+    assert refused(world.qssp[2], message)
+    assert refused(signer, message, b"qsotn/v1/other")
+    assert refused(signer, message.replace(b"qssp/jinan", b"qssp/linyi"))
+    assert refused(signer, message.replace(b"what is said", b"what is sAid"))
+    assert len(verifications) == 7
+    opened_by(signer, again)
+    assert len(verifications) == 8
+
+
+def test_whose_the_key_is_is_asked_each_time(world: Any, verifications: list[VerificationKey]) -> None:
+    """A certificate that ran out since is refused, however often its key verified this very message."""
+    message = envelope.sign(world.qssp[1], CONTEXT, PAYLOAD)
+    opened_by(world.qssp[1], message)
+
+    def run_out(kid: bytes) -> VerificationKey:
+        raise BadProof(f"the certificate of {kid.decode()} has run out")
+
+    with pytest.raises(BadProof):
+        envelope.open_signed(message, CONTEXT, run_out)
+    assert len(verifications) == 1
+
+
+def test_the_one_unused_for_longest_is_forgotten_first(world: Any, verifications: list[VerificationKey]) -> None:
+    first, second, *others = [envelope.sign(world.qssp[1], CONTEXT, payload) for payload in several(9)]
+    for message in (first, second, *others[:-1], first):
+        opened_by(world.qssp[1], message)
+    assert len(verifications) == 8
+    opened_by(world.qssp[1], others[-1])
+    for message in (first, *others):
+        opened_by(world.qssp[1], message)
+    assert len(verifications) == 9
+    opened_by(world.qssp[1], second)
+    assert len(verifications) == 10
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -31,7 +31,7 @@ from qsotn.messages import (
 from qsotn.parties.desk import Certificates
 from qsotn.parties.km import BlockState, Km, KmConfiguration
 from qsotn.procedures import key_supply
-from qsotn.procedures.turn import Row, State, Turn, Work
+from qsotn.procedures.turn import Row, State, Turn, Work, read_row
 from qsotn.runtime import Node
 from qsotn.runtime.failing import fail
 
@@ -196,7 +196,7 @@ class Province:
         """Let the origin give up its hop, as the runtime does at a deadline, while the message can still travel."""
 
         def give_up(km: Km, work: Work) -> None:
-            for row in list(work.stored.values()):
+            for row in [read_row(content) for content in work.desk.transaction.rows()]:
                 if row.ladder == "key-supply" and row.state is State.RUNNING:
                     fail(work, km, work.add(row), ProcedureRefusal("TIMEOUT", f"{parent} was given up"), None)
 

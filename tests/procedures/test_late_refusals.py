@@ -16,7 +16,7 @@ from qsotn.parties import cpe as cpe_records
 from qsotn.parties.pomp import DeviceState, LineState
 from qsotn.procedures import deletion, leased_line
 from qsotn.procedures.catalogue import LADDERS
-from qsotn.procedures.turn import Outgoing, Row, Work
+from qsotn.procedures.turn import Outgoing, Row, Work, read_row
 
 NO = ProcedureRefusal("SPITE", "the platform changed its mind")
 
@@ -25,7 +25,7 @@ def refuse_everything(world: World, party: PartyId) -> None:
     """A party that turned sends a refusal to everybody, in every procedure it ever took part in."""
 
     def send(_: Any, work: Work) -> None:
-        for row in list(work.stored.values()):
+        for row in [read_row(content) for content in work.desk.transaction.rows()]:
             for seat in _met(row):
                 work.outgoing.append(Outgoing(work.rows.setdefault(row.key, row), seat, NO))
 
@@ -89,7 +89,7 @@ def test_two_rekeys_of_a_device_that_does_not_wait_keep_their_keys_apart(
         leased_line.begin_rekey(cpe, work, LINE, LIFETIME_US)
 
     encrypted.begin(CPE_A, order)
-    monkeypatch.setattr(leased_line, "State", type("Blind", (), {"RUNNING": None}))
+    monkeypatch.setattr(leased_line, "keys_under_way", lambda *_: None)
     encrypted.begin(CPE_A, order)
     encrypted.settle()
     rows = [row for row in encrypted.rows(QSSP_A) if row.ladder == "rekey"]
@@ -123,7 +123,7 @@ def test_the_courier_keeps_a_repeated_datagram_once(ready: World) -> None:
     for _ in range(50):
         ready.nodes[PMP].receive(junk)
     with ready.province.stores[PMP].transaction() as transaction:
-        assert [posted.datagram for posted in transaction.outbox(ready.clock(), 500)].count(junk) == 1
+        assert [posted.datagram for posted in transaction.lease(ready.clock(), ready.clock(), 500)].count(junk) == 1
 
 
 def test_an_old_order_shown_again_prepares_no_port(encrypted: World) -> None:

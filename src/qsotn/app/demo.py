@@ -19,7 +19,7 @@ import msgspec
 
 from qsotn.app import links, report
 from qsotn.app.client import ReceivingHost, SendingHost
-from qsotn.app.equipment import Equipment
+from qsotn.service.equipment import Equipment
 from qsotn.app.province import (
     ACCOUNT,
     CPE_A,

@@ -11,15 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qsotn.app.client import ReceivingHost, SendingHost
-from qsotn.app.equipment import Equipment
 from qsotn.app.province import Province
 from qsotn.dataplane.line import Fibre
 from qsotn.domain import Direction, LineId
 from qsotn.errors import LineError, QsotnError
 from qsotn.interfaces import Seat
-from qsotn.parties.cpe import LineState
 from qsotn.procedures import leased_line
 from qsotn.procedures.turn import Row, State
+from qsotn.service.equipment import Equipment
 
 REKEYS_ON_THE_WAY = 2
 CHECKPOINT_BYTES = 16 << 20
@@ -85,18 +84,8 @@ class LeasedLine:
         self._dead_turns = 0 if alive else self._dead_turns + 1
         if self._dead_turns >= PATIENCE_TURNS:
             self._dead_turns = 0
-            if self._may_ask():
+            if self.a.may_ask:
                 self.rekey()
-
-    def _may_ask(self) -> bool:
-        """Whether end A is in service and nothing that would bring a key is on its way."""
-        with self.a.node.desk() as cpe:
-            in_service = cpe.lines.require(self.line).state in (LineState.GRANTED, LineState.ENCRYPTED)
-            waiting = cpe.armed_generations(self.line)
-        with self.a.node.rows() as rows:
-            own = [row for row in rows if row.subject == self.line and row.state is State.RUNNING]
-        asked = any("11a:qssp-a" not in row.heard for row in own)
-        return in_service and not waiting and not asked
 
 
 @dataclass

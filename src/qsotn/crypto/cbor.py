@@ -80,7 +80,7 @@ def _ordered(value: object, depth: int) -> Any:
 
 
 def _integer(value: int) -> int:
-    if value not in _INTEGERS:
+    if not _INTEGERS.start <= value < _INTEGERS.stop:  # `in` would search a range for an IntEnum's member
         raise ValueError("an integer beyond 64 bits and a sign")
     return int(value)
 

@@ -33,6 +33,7 @@ HPKE_KEY_OID: Final = x509.ObjectIdentifier(f"2.25.{uuid.UUID('6f1c1b0e-5a0d-4f0
 # X.520 allows a common name 64 characters, and it holds the role and a slash as well.
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,56}")
 _SERIAL_NUMBER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BOTH_ENDS: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 
 UNREADABLE: Final = (
@@ -85,7 +86,7 @@ def issuing_extensions() -> list[Extension]:
     return [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_key_usage(digital_signature=True), True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        (x509.ExtendedKeyUsage(_BOTH_ENDS), False),
     ]
 
 
@@ -205,19 +206,21 @@ def certified_kem(extensions: x509.Extensions) -> tuple[Suite, bytes]:
 
 
 def check_usage(extensions: x509.Extensions) -> None:
-    """Raise `BadProof` unless the certificate says what its key is for, and signing is among it.
+    """Raise `BadProof` unless the certificate says that its key signs, and that it serves at both ends of TLS.
 
     Path validation treats both extensions as optional, and then everything is permitted.
     """
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
-        extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound as error:
         raise BadProof(
             "the certificate does not say what its key is for: expected both key usage extensions"
         ) from error
     if not usage.digital_signature:
         raise BadProof("the certificate's key is not for digital signatures")
+    if not {*_BOTH_ENDS} <= {*purposes}:
+        raise BadProof("the certificate's key is not for both clients and servers of TLS, as its EKU extension says")
 
 
 def device_serial(subject: x509.Name) -> str | None:

@@ -1,9 +1,29 @@
 """The envelope of every message: signed by its sender, and on Iaq, through the PMP, sealed to its recipient.
 
-COSE_Sign1 (RFC 9052, section 4.2) with ML-DSA (RFC 9964), tag 18, over deterministic CBOR. The protected header is
-exactly {1: algorithm, 4: key identifier}, the key identifier is the party's identifier in UTF-8, the unprotected header
-is empty. RFC 9964 fixes ML-DSA's own context string to the empty string, so the purpose of a message is bound where
-COSE has a place for it: `external_aad` is the message type's context label.
+COSE_Sign1 (RFC 9052, section 4.2) with ML-DSA (RFC 9964), tag 18, over deterministic CBOR. The key identifier is the
+party's identifier in UTF-8. RFC 9964 fixes ML-DSA's own context string to the empty string, so the purpose of a message
+is bound where COSE has a place for it: `external_aad` is the message type's context label.
+
+A message that is signed alone carries what it says as the payload of the COSE_Sign1; its protected header is exactly
+{1: algorithm, 4: key identifier}, its unprotected header is empty. Of several that are signed together, each is a
+Receipt of Inclusion (RFC 9942, section 5.2.1) in the tree over all of them (`merkle`). The signature is over the root,
+which the message leaves out, as that RFC advises, so that a receiver has to compute it:
+
+    18([<< {1: algorithm, 4: key identifier, 395: 1 (RFC9162_SHA256), -65537: tree size} >>,
+        {396: {-1: [<< [tree size, index, [hashes]] >>]}, -65538: what the message says}, null, signature])
+
+-65537 and -65538 are of the range for private use, all other numbers are registered (RFC 9942, section 8).
+
+COSE signs no unprotected header, and none need be signed here. The root that is verified is computed from what the
+message says, index and path. The size is signed because the root does not hold it; 395 is, so that neither form passes
+for the other. With root and size fixed an entry has one proof (`merkle` says why), and `sign_all` puts nothing into a
+tree twice. What opens under a batch's signature is therefore, byte for byte, one of the messages that `sign_all`
+returned, and a digest names one message, as it does for those signed alone: ML-DSA is strongly unforgeable (FIPS 204),
+so nobody but the signer has another signature of the same bytes.
+
+Two things differ in a batch. It rests on SHA-256 against collisions, besides ML-DSA: NIST's category 2, where ML-DSA-65
+is in 3 and ML-DSA-87 in 5; RFC 9942 has no longer hash. And a message holds hashes of others that may have gone to
+somebody else: one that must stay secret needs something in it that cannot be guessed, as the nonce of `wire.Envelope`.
 
 HPKE (RFC 9180) is used in single-shot base mode. It does not authenticate the sender and has no replay protection:
 both come from the signature around it and from the protocol.
@@ -11,21 +31,42 @@ both come from the signature around it and from the protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from threading import Lock
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 
-from qsotn.crypto import cbor
+from qsotn.crypto import cbor, merkle
 from qsotn.crypto.identity import Identity
 from qsotn.crypto.suites import ML_DSA_65, ML_DSA_87, KemKeyPair, SignatureScheme, Suite, VerificationKey, verify
 from qsotn.errors import BadProof, MalformedMessage
 
 _COSE_SIGN1_TAG: Final = b"\xd2"  # tag 18 in its one-byte form, the only tag this project writes or reads
-_ALGORITHM: Final = 1
-_KEY_IDENTIFIER: Final = 4
+
+
+class _Header:
+    """The header parameters of both forms (RFC 9052, section 3.1; RFC 9942, section 2; two for private use)."""
+
+    ALGORITHM: Final = 1
+    KEY_IDENTIFIER: Final = 4
+    STRUCTURE: Final = 395  # vds
+    PROOFS: Final = 396  # vdp
+    TREE_SIZE: Final = -65537
+    PAYLOAD: Final = -65538
+
+
+class _Proof:
+    """The proof types of RFC9162_SHA256 that are in use here (RFC 9942, section 4.2)."""
+
+    INCLUSION: Final = -1
+
+
+_RFC9162_SHA256: Final = 1  # RFC 9942, section 4.1
+_ALONE: Final = frozenset({_Header.ALGORITHM, _Header.KEY_IDENTIFIER})
+_IN_BATCH: Final = _ALONE | {_Header.STRUCTURE, _Header.TREE_SIZE}
 _SCHEMES: Final = {scheme.cose_algorithm: scheme for scheme in (ML_DSA_65, ML_DSA_87)}
 
 
@@ -49,20 +90,33 @@ def digest(*parts: bytes) -> bytes:
 
 def sign(identity: Identity, context: bytes, payload: bytes) -> bytes:
     """Return the COSE_Sign1 message of a payload under the identity's key, for one context."""
-    header = {_ALGORITHM: identity.suite.signature.cose_algorithm, _KEY_IDENTIFIER: identity.party.encode()}
-    protected = cbor.encode(header)
+    protected = cbor.encode(_signer(identity))
     signature = identity.signing_key.sign(_to_be_signed(protected, context, payload))
     return _COSE_SIGN1_TAG + cbor.encode([protected, {}, payload, signature])
 
 
-def open_signed(message: bytes, context: bytes, verify_with: Callable[[bytes], VerificationKey]) -> Signed:
-    """Verify a COSE_Sign1 message; `verify_with` finds the key of the claimed signer, or raises.
+def sign_all(identity: Identity, context: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+    """Return a message for each payload, in order, all for one context, at the price of one signature for up to 256.
 
-    Raises `MalformedMessage` for anything that `sign` does not write, `BadSignature` if the signature does not hold.
+    Each is complete by itself and opens as if it were signed alone; a single one is. Equal payloads get equal messages.
+    """
+    distinct = list(dict.fromkeys(payloads))
+    messages: dict[bytes, bytes] = {}
+    for start in range(0, len(distinct), merkle.LARGEST_TREE):
+        batch = distinct[start : start + merkle.LARGEST_TREE]
+        messages |= zip(batch, _sign_batch(identity, context, batch), strict=True)
+    return [messages[payload] for payload in payloads]
+
+
+def open_signed(message: bytes, context: bytes, verify_with: Callable[[bytes], VerificationKey]) -> Signed:
+    """Verify a message signed alone or with others; `verify_with` finds the key of the claimed signer, or raises.
+
+    Raises `MalformedMessage` for anything that neither `sign` nor `sign_all` writes, `BadSignature` if the signature
+    does not hold.
     """
     parts = _parse(message)
     key = verify_with(parts.kid)
-    verify(parts.scheme, key, parts.signature, _to_be_signed(parts.protected, context, parts.payload))
+    _verify_once(parts.scheme, key, parts.signature, _to_be_signed(parts.protected, context, parts.covered))
     return Signed(parts.kid, parts.payload, digest(message))
 
 
@@ -106,6 +160,8 @@ class _Parts:
     scheme: SignatureScheme
     kid: bytes
     payload: bytes = field(repr=False)
+    covered: bytes = field(repr=False)
+    """What the signature is over: the payload itself, or the root of the tree it is in."""
     signature: bytes = field(repr=False)
 
 
@@ -114,21 +170,110 @@ def _parse(message: bytes) -> _Parts:
         raise MalformedMessage("the message is no COSE_Sign1: expected tag 18")
     match cbor.decode(message[1:]):
         case [bytes() as protected, dict() as unprotected, bytes() as payload, bytes() as signature] if not unprotected:
-            scheme, kid = _header(protected)
-            return _Parts(protected, scheme, kid, payload, signature)
-    raise MalformedMessage("the COSE_Sign1 is not [protected, {}, payload, signature]")
+            scheme, kid = _scheme_and_kid(_header(protected, _ALONE))
+            return _Parts(protected, scheme, kid, payload, payload, signature)
+        case [bytes() as protected, dict() as unprotected, None, bytes() as signature]:
+            header = _header(protected, _IN_BATCH)
+            scheme, kid = _scheme_and_kid(header)
+            payload, root = _payload_and_root(unprotected, _signed_size(header))
+            return _Parts(protected, scheme, kid, payload, root, signature)
+    raise MalformedMessage("the COSE_Sign1 is neither [protected, {}, payload, signature] nor a receipt of inclusion")
 
 
-def _header(protected: bytes) -> tuple[SignatureScheme, bytes]:
+def _header(protected: bytes, labels: frozenset[int]) -> dict[Any, object]:
     header = cbor.decode(protected)
-    if not isinstance(header, dict) or header.keys() != {_ALGORITHM, _KEY_IDENTIFIER}:
-        raise MalformedMessage("the protected header is not exactly {1: algorithm, 4: key identifier}")
-    algorithm, kid = header[_ALGORITHM], header[_KEY_IDENTIFIER]
+    if not isinstance(header, dict) or header.keys() != labels:
+        raise MalformedMessage(f"the protected header is not a map of exactly the parameters {sorted(labels)}")
+    return header
+
+
+def _scheme_and_kid(header: dict[Any, object]) -> tuple[SignatureScheme, bytes]:
+    algorithm, kid = header[_Header.ALGORITHM], header[_Header.KEY_IDENTIFIER]
     if type(algorithm) is not int or algorithm not in _SCHEMES or not isinstance(kid, bytes):
         raise MalformedMessage(f"the protected header names no known algorithm ({sorted(_SCHEMES)}) or no signer")
     return _SCHEMES[algorithm], kid
 
 
+def _signed_size(header: dict[Any, object]) -> int:
+    structure, size = header[_Header.STRUCTURE], header[_Header.TREE_SIZE]
+    if type(structure) is not int or structure != _RFC9162_SHA256 or type(size) is not int:
+        raise MalformedMessage("the protected header names another structure than RFC9162_SHA256 (1), or no tree size")
+    return size
+
+
+def _payload_and_root(unprotected: dict[Any, object], signed_size: int) -> tuple[bytes, bytes]:
+    match unprotected:
+        case {
+            _Header.PAYLOAD: bytes() as payload,
+            _Header.PROOFS: {_Proof.INCLUSION: [bytes() as proof], **other},
+            **more,
+        } if not other and not more:
+            return payload, merkle.proven_root(payload, proof, signed_size)
+    raise MalformedMessage("the unprotected header is not exactly {396: {-1: [inclusion proof]}, -65538: payload}")
+
+
+def _signer(identity: Identity) -> dict[int, object]:
+    return {_Header.ALGORITHM: identity.suite.signature.cose_algorithm, _Header.KEY_IDENTIFIER: identity.party.encode()}
+
+
+def _sign_batch(identity: Identity, context: bytes, payloads: list[bytes]) -> list[bytes]:
+    if len(payloads) == 1:
+        return [sign(identity, context, payloads[0])]
+    root, proofs = merkle.prove(payloads)
+    protected = cbor.encode(_signer(identity) | {_Header.STRUCTURE: _RFC9162_SHA256, _Header.TREE_SIZE: len(payloads)})
+    signature = identity.signing_key.sign(_to_be_signed(protected, context, root))
+    return [_receipt(protected, payload, proof, signature) for payload, proof in zip(payloads, proofs, strict=True)]
+
+
+def _receipt(protected: bytes, payload: bytes, proof: bytes, signature: bytes) -> bytes:
+    unprotected = {_Header.PROOFS: {_Proof.INCLUSION: [proof]}, _Header.PAYLOAD: payload}
+    return _COSE_SIGN1_TAG + cbor.encode([protected, unprotected, None, signature])
+
+
 def _to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
     """Return Sig_structure of RFC 9052, section 4.4."""
     return cbor.encode(["Signature1", protected, external_aad, payload])
+
+
+class _Successes:
+    """The names of the last verifications that succeeded; the one unused for longest is forgotten first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: dict[bytes, None] = {}  # a dictionary keeps the order in which its keys were put in
+        self._lock = Lock()
+
+    def holds(self, name: bytes) -> bool:
+        """Say whether this verification succeeded before, and count that as a use."""
+        with self._lock:
+            if name not in self._names:
+                return False
+            self._names[name] = self._names.pop(name)
+            return True
+
+    def add(self, name: bytes) -> None:
+        """Keep a verification that has just succeeded."""
+        with self._lock:
+            self._names[name] = None
+            if len(self._names) > self._most:
+                del self._names[next(iter(self._names))]
+
+
+_SUCCESSES: Final = _Successes(4096)
+
+
+def _verify_once(scheme: SignatureScheme, key: VerificationKey, signature: bytes, data: bytes) -> None:
+    """Verify, unless just this verification has succeeded before; raises `BadSignature`.
+
+    All messages of a batch share one, and a message that comes twice (received, then relayed as evidence) is verified
+    once. That is sound because whether a signature verifies depends on nothing but the four arguments, and the name is
+    a SHA-384 of all four: to find the entry of another signature, context, header or payload is to find a collision,
+    and the public key's own bytes are in it, so a signature that held under one key says nothing of another, of
+    whatever party. Whose key it is, and whether it still is, is asked of `verify_with` each time and never kept. A
+    failure is not kept either: it raises before `add`, so nobody can fill the table without a signature that holds.
+    Names are kept and not what was signed, which may be secret, and large.
+    """
+    name = digest(scheme.name.encode(), key.public_bytes_raw(), signature, data)
+    if not _SUCCESSES.holds(name):
+        verify(scheme, key, signature, data)
+        _SUCCESSES.add(name)

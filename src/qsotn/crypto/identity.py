@@ -19,16 +19,16 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import verification
 
 from qsotn.crypto import cbor, certificates, labels
 from qsotn.crypto.certificates import DEFAULT_TRUST_DOMAIN
+from qsotn.crypto.paths import TrustAnchors as TrustAnchors
+from qsotn.crypto.paths import Window, certified_path, serial_of
 from qsotn.crypto.suites import DEFAULT_SUITE, KemKeyPair, SigningKey, Suite, VerificationKey, signing_seed, suite
 from qsotn.domain import Entropy, PartyId, Role, Secret, role_of
 from qsotn.errors import BadProof, MalformedMessage, StoreError
 
 ROOT_LIFETIME: Final = dt.timedelta(days=3650)
-_MAX_INTERMEDIATES: Final = 2
 _CACHED_PATHS: Final = 1024
 _SERIAL_BYTES: Final = 16
 
@@ -124,19 +124,28 @@ class CertificateAuthority:
     ) -> bytes:
         """Certify a party's two raw public keys of one suite; returns DER. `serial_number` is a device's."""
         chosen.kem_public_key(kem_public)
+        extensions = certificates.end_entity_extensions(party, self.trust_domain, chosen.number, kem_public)
+        public = chosen.verification_key(signing_public)
+        return self.certify(party, public, (not_before, not_after), extensions, serial_number)
+
+    def certify(
+        self,
+        party: PartyId,
+        public: VerificationKey,
+        window: tuple[dt.datetime, dt.datetime],
+        extensions: list[certificates.Extension],
+        serial_number: str | None,
+    ) -> bytes:
+        """Sign an end-entity certificate with these extensions and those that every one carries; returns DER."""
         authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.signing_key.public_key())
         certificate = certificates.build_certificate(
             certificates.subject_of(certificates.checked_party(party), serial_number),
-            chosen.verification_key(signing_public),
+            public,
             certificates.subject_of(PartyId(self.name), None),
             self.signing_key,
             _serial(self.entropy),
-            (not_before, not_after),
-            [
-                *certificates.end_entity_extensions(party, self.trust_domain, chosen.number, kem_public),
-                *certificates.issuing_extensions(),
-                (authority_key, False),
-            ],
+            window,
+            [*extensions, *certificates.issuing_extensions(), (authority_key, False)],
         )
         return certificate.public_bytes(Encoding.DER)
 
@@ -158,19 +167,6 @@ class CertificateAuthority:
 
 
 @dataclass(frozen=True, slots=True)
-class TrustAnchors:
-    """The two roots (DER) that a party was given when it was installed, and the trust domain they speak for."""
-
-    operator: bytes = field(repr=False)
-    manufacturer: bytes = field(repr=False)
-    trust_domain: str = DEFAULT_TRUST_DOMAIN
-
-    def root_for(self, role: Role) -> bytes:
-        """Return the only root that may certify this role."""
-        return self.manufacturer if role is Role.CPE else self.operator
-
-
-@dataclass(frozen=True, slots=True)
 class Verified:
     """Another party, proven by its certificate."""
 
@@ -188,53 +184,24 @@ def verify_certificate(chain: tuple[bytes, ...], trust: TrustAnchors, now: dt.da
 
     The path and RFC 5280's rules are checked by `cryptography`; the name, the role's root and the HPKE key here.
     """
-    verified, opens, closes = _verified_path(chain, trust)
-    if not opens <= now <= closes:
-        raise BadProof(f"the certificate of {verified.party} is valid from {opens} to {closes}, and it is {now}")
+    verified, window = _verified(chain, trust)
+    window.check(now)
     return verified
 
 
 @lru_cache(maxsize=_CACHED_PATHS)
-def _verified_path(chain: tuple[bytes, ...], trust: TrustAnchors) -> tuple[Verified, dt.datetime, dt.datetime]:
-    """Check everything but the clock; return the party and the window in which the whole path is valid.
-
-    The path is checked at the first moment all its certificates have begun: if it holds then, it holds until the first
-    of them ends, so the window is all that is left to compare, and the costly part can be cached (failures are not).
-    """
-    if not 1 <= len(chain) <= 1 + _MAX_INTERMEDIATES:
-        raise BadProof(f"a chain of {len(chain)} certificates: expected 1 to {1 + _MAX_INTERMEDIATES}")
-    leaf, *intermediates = [certificates.read_certificate(der) for der in chain]
-    party = certificates.certified_party(leaf.extensions, trust.trust_domain)
-    root = certificates.read_certificate(trust.root_for(role_of(party)))
-    path = (leaf, *intermediates, root)
-    opens = max(certificate.not_valid_before_utc for certificate in path)
-    _check_path(leaf, intermediates, root, opens)
-    closes = min(certificate.not_valid_after_utc for certificate in path)
-    return _proven(leaf, party), opens, closes
-
-
-def _check_path(
-    leaf: x509.Certificate, between: list[x509.Certificate], root: x509.Certificate, at: dt.datetime
-) -> None:
-    policy = verification.PolicyBuilder().store(verification.Store([root])).time(at)
-    if not all(isinstance(certificate.public_key(), VerificationKey) for certificate in (leaf, *between, root)):
-        # One classical signature in the path would undo all the post-quantum ones.
-        raise BadProof("the certificate's path holds a key that is not ML-DSA-65 or ML-DSA-87")
-    try:
-        policy.max_chain_depth(_MAX_INTERMEDIATES).build_client_verifier().verify(leaf, between)
-    except verification.VerificationError as error:
-        raise BadProof(f"the certificate does not lead to the root of its role: {error}") from error
+def _verified(chain: tuple[bytes, ...], trust: TrustAnchors) -> tuple[Verified, Window]:
+    """Check everything but the clock, which is all that is left to ask each time (failures are not kept)."""
+    leaf, window = certified_path(chain, trust)
+    return _proven(leaf, window.party), window
 
 
 def _proven(leaf: x509.Certificate, party: PartyId) -> Verified:
-    certificates.check_usage(leaf.extensions)
     chosen, kem_public = certificates.certified_kem(leaf.extensions)
-    key, role, serial = leaf.public_key(), role_of(party), certificates.device_serial(leaf.subject)
+    key, serial = leaf.public_key(), serial_of(leaf, party)
     if not isinstance(key, chosen.signature.verification_type):
         raise BadProof(f"the certificate's key is not of suite {chosen.number}, which its extension names")
-    if (serial is not None) is not (role is Role.CPE):
-        raise BadProof(f"the certificate of {party}: a device carries a serial number, and only a device does")
-    return Verified(party, role, serial, chosen, key, kem_public, leaf.fingerprint(hashes.SHA384()))
+    return Verified(party, role_of(party), serial, chosen, key, kem_public, leaf.fingerprint(hashes.SHA384()))
 
 
 @dataclass(frozen=True, slots=True)

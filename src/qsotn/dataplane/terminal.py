@@ -89,6 +89,11 @@ class LineTerminal:
             self._counts["client_bytes_in"] += len(frame)
         return taken
 
+    @property
+    def waiting(self) -> int:
+        """How many client frames wait to be transmitted."""
+        return len(self._transmitter.queue)
+
     def transmit(self) -> bytes:
         """Return the next multiframe: four scrambled OTU frames, 65 280 bytes."""
         defect = bool(self._alarms & {Alarm.LOSS_OF_FRAME, Alarm.AUTHENTICATION_FAILURE})

@@ -172,6 +172,11 @@ class Cpe:
         """What each line carried."""
         return self.desk.collection("traffic", Traffic)
 
+    @property
+    def rekey_orders(self) -> Collection[str]:
+        """Which order of the operator a rekey fulfils: procedure by procedure."""
+        return self.desk.collection("rekey-orders", str)
+
     def own_binding(self) -> Binding:
         """Return the binding. Raises `StoreError` if the device was never asked to initialise."""
         return self.binding.require("own")

@@ -52,14 +52,14 @@ class Collection(Generic[T]):
         """Remove a record; its absence is no error."""
         self._transaction.delete(self._name, key)
 
-    def items(self, prefix: str = "") -> Iterator[tuple[str, T]]:
-        """Yield records in key order."""
-        for key, raw in self._transaction.scan(self._name, prefix):
+    def items(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[tuple[str, T]]:
+        """Yield records in key order, behind `after`."""
+        for key, raw in self._transaction.scan(self._name, prefix, after=after, limit=limit):
             yield key, msgspec.json.decode(raw, type=self._kind)
 
-    def values(self, prefix: str = "") -> Iterator[T]:
+    def values(self, prefix: str = "", *, after: str = "") -> Iterator[T]:
         """Yield records in key order, without their keys."""
-        return (record for _, record in self.items(prefix))
+        return (record for _, record in self.items(prefix, after=after))
 
 
 class Certificates(msgspec.Struct, frozen=True):

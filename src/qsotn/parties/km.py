@@ -177,7 +177,23 @@ class Km:
         return sum(self._left(block) for block in self._available(link)) * pool.UNIT_BITS
 
     def _available(self, link: str) -> Iterator[KeyBlock]:
-        return (block for block in self.blocks.values(f"{link}/") if block.state is BlockState.AVAILABLE)
+        return (block for block in self._open_blocks(link) if block.state is BlockState.AVAILABLE)
+
+    def _open_blocks(self, link: str) -> Iterator[KeyBlock]:
+        """Blocks of which this end may have, or get, something to allocate: a link's older ones are not read again."""
+        return self.blocks.values(f"{link}/", after=_block_key(link, self._closed.get(link) or 0))
+
+    @property
+    def _closed(self) -> Collection[int]:
+        """By link, the block up to which everything was allocated or discarded."""
+        return self.desk.collection("closed-blocks", int)
+
+    def _close_blocks(self, link: str) -> None:
+        """Move past the blocks that have nothing left for this end."""
+        for block in self._open_blocks(link):
+            if block.state is BlockState.PENDING or (block.state is BlockState.AVAILABLE and self._left(block)):
+                return
+            self._closed.put(link, block.number)
 
     def _left(self, block: KeyBlock) -> int:
         return self._own_half(block).stop - block.own_mark
@@ -195,6 +211,7 @@ class Km:
             if taken is not None:
                 marked = msgspec.structs.replace(block, own_mark=taken.stop)
                 self.blocks.put(_block_key(link, block.number), marked)
+                self._close_blocks(link)
                 return Allocation(link, block.number, taken.start, units), self._take(block, taken, number, size)
         raise KeyShortage(f"{self.desk.party} has too few bits on {link} for {number} keys of {size} bits")
 

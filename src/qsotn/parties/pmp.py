@@ -81,18 +81,43 @@ class Pmp:
         return self.desk.collection("registrations", Registration)
 
     @property
+    def revoked(self) -> Collection[int]:
+        """When devices were put out of service for good, by `cpe/serial number` (microseconds since the epoch)."""
+        return self.desk.collection("revoked", int)
+
+    @property
     def reservations(self) -> Collection[Reservation]:
         """Ports held, by line."""
         return self.desk.collection("reservations", Reservation)
 
+    @property
+    def ports(self) -> Collection[LineId]:
+        """Which line holds a device's port, by CPE."""
+        return self.desk.collection("ports", LineId)
+
+    def reserve(self, held: Reservation) -> None:
+        """Hold both ends' ports for a line."""
+        self.reservations.put(held.line, held)
+        for cpe in (held.cpe_a, held.cpe_b):
+            self.ports.put(cpe, held.line)
+
+    def release(self, held: Reservation) -> None:
+        """Let both ends' ports go."""
+        self.reservations.delete(held.line)
+        for cpe in (held.cpe_a, held.cpe_b):
+            self.ports.delete(cpe)
+
     def register(self, order: WorkOrder, statement: InitializationResponse) -> None:
         """Authenticate a device by its own certificate and register it (step 3).
 
-        Raises `BadProof` for a certificate that does not verify, `Refusal` AUTH_FAILED or CLONE_SUSPECTED.
+        Raises `BadProof` for a certificate that does not verify, `Refusal` AUTH_FAILED, DEVICE_REVOKED or
+        CLONE_SUSPECTED.
         """
         verified = self.desk.verify_chain(statement.certificates)
         if (verified.party, verified.serial, statement.challenge) != (order.cpe, order.serial_number, order.challenge):
             raise Refusal("AUTH_FAILED", f"{verified.party} serial {verified.serial} is not what {order.cpe} ordered")
+        if self.revoked.get(f"{order.cpe}/{order.serial_number}") is not None:
+            raise Refusal("DEVICE_REVOKED", f"{order.cpe} serial {order.serial_number} is out of service for good")
         known = self.registrations.get(order.cpe)
         if known is not None and known.certificate_sha384 != verified.certificate_sha384:
             raise Refusal("CLONE_SUSPECTED", f"{order.cpe} is registered with another certificate")
@@ -102,6 +127,13 @@ class Pmp:
             order.cpe, order.serial_number, verified.certificate_sha384, order.home_qssp, gate_open
         )
         self.registrations.put(order.cpe, registration)
+
+    def revoke(self, cpe: PartyId, serial_number: str) -> None:
+        """Close the gate of a device for good."""
+        known = self.registrations.get(cpe)
+        if known is not None:
+            self.registrations.put(cpe, msgspec.structs.replace(known, gate_open=False))
+        self.revoked.put(f"{cpe}/{serial_number}", self.desk.now)
 
     def check_operator(self, cpe: PartyId, pomp: PartyId) -> None:
         """Check that nobody but the POMP that ordered a device disposes of it. Raises `WrongParty`."""
@@ -134,9 +166,9 @@ class Pmp:
         """Check that a registered device's port carries no line. Raises `Refusal` UNKNOWN_CPE or PORT_BUSY."""
         if self.registrations.get(cpe) is None:
             raise Refusal("UNKNOWN_CPE", f"{cpe} is not registered with {self.desk.party}")
-        for held in self.reservations.values():
-            if cpe in (held.cpe_a, held.cpe_b):
-                raise Refusal("PORT_BUSY", f"{cpe} already carries {held.line}")
+        line = self.ports.get(cpe)
+        if line is not None:
+            raise Refusal("PORT_BUSY", f"{cpe} already carries {line}")
 
     def answered(self, line: LineId, cpe: PartyId, signed: bytes) -> Reservation:
         """Keep what one device answered, as it signed it."""

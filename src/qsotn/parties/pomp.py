@@ -28,6 +28,7 @@ class DeviceState(StrEnum):
     BOUND = "BOUND"
     READY = "READY"
     FAILED = "FAILED"
+    REVOKED = "REVOKED"
 
 
 class LineState(StrEnum):
@@ -80,6 +81,8 @@ class Line(msgspec.Struct, frozen=True):
     state: LineState
     encrypted_at: int = 0
     failure: str = ""
+    generation: int = 1
+    """The newest generation of session keys the POMP was told of."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True):

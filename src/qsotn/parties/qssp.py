@@ -41,6 +41,7 @@ class BindingState(StrEnum):
     RELEASED = "RELEASED"
     ACTIVE = "ACTIVE"
     DESTROYED = "DESTROYED"
+    REVOKED = "REVOKED"
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -165,6 +166,19 @@ class Qssp:
             return
         self.key_files.delete(binding.key_file_id)
         self.bindings.put(cpe, msgspec.structs.replace(binding, state=BindingState.DESTROYED))
+
+    def revoke(self, cpe: PartyId) -> str:
+        """Destroy a device's key file, and every key that waits for it; return the file's identifier."""
+        binding = self.bindings.get(cpe)
+        if binding is None:
+            return ""
+        self.key_files.delete(binding.key_file_id)
+        self.bindings.put(cpe, msgspec.structs.replace(binding, state=BindingState.REVOKED))
+        for key, service in self.services.items():
+            if service.cpe == cpe:
+                self.services.put(key, msgspec.structs.replace(service, confirmed=False))
+                self.forget_keys(service.line)
+        return binding.key_file_id
 
     def released_binding(self, cpe: PartyId, binding_id: str, nonce: bytes) -> Binding:
         """Return a binding whose voucher has come. Raises `OutOfOrder` before it, `Refusal` NOT_BOUND for another."""

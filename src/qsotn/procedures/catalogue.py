@@ -7,7 +7,19 @@ from qsotn.procedures.initialization import INITIALIZATION
 from qsotn.procedures.key_supply import KEY_BLOCK, KEY_SUPPLY
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.leased_line import LEASED_LINE, REKEY
+from qsotn.procedures.rekey_order import REKEY_ORDER
+from qsotn.procedures.revocation import REVOCATION
 
 LADDERS: dict[str, Ladder] = {
-    ladder.name: ladder for ladder in (INITIALIZATION, LEASED_LINE, REKEY, DELETION, KEY_SUPPLY, KEY_BLOCK)
+    ladder.name: ladder
+    for ladder in (
+        INITIALIZATION,
+        LEASED_LINE,
+        REKEY,
+        DELETION,
+        REKEY_ORDER,
+        REVOCATION,
+        KEY_SUPPLY,
+        KEY_BLOCK,
+    )
 }

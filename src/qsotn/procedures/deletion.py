@@ -105,7 +105,9 @@ def record_usage(pomp: Pomp, turn: Turn[DeletionReport]) -> None:
 @DELETION.step("5", Seat.POMP, Seat.PMP, IOA, DeletionConfirmation, answers="4")
 def release_reservation(pmp: Pmp, turn: Turn[DeletionConfirmation]) -> None:
     """The ports are free."""
-    pmp.reservations.delete(turn.subject)
+    held = pmp.reservations.get(turn.subject)
+    if held is not None:
+        pmp.release(held)
 
 
 @DELETION.step("6", Seat.POMP, BOTH_QSSPS, IOQ, KeyServiceDeletion)

@@ -59,9 +59,11 @@ def begin(
 ) -> ProcedureId:
     """Order a device into service: the POMP's own act before step 1. Returns the procedure's identifier.
 
-    Raises `Refusal` ALREADY_BOUND for a device that is READY.
+    Raises `Refusal` ALREADY_BOUND for a device that is READY, DEVICE_REVOKED for one that is out of service for good.
     """
     known = pomp.devices.get(cpe)
+    if known is not None and known.state is DeviceState.REVOKED and known.serial_number == serial_number:
+        raise Refusal("DEVICE_REVOKED", f"{cpe} serial {serial_number} was revoked: {known.failure}")
     if known is not None and known.state is DeviceState.READY:
         raise Refusal("ALREADY_BOUND", f"{cpe} is READY under binding {known.binding_id}")
     procedure = new_procedure(pomp.desk)

@@ -27,6 +27,7 @@ from qsotn.messages import (
     KeyServiceResponse,
     KeyServiceResponseCopy,
     ProcedureRefusal,
+    RekeyResponse,
     ServiceConfirmation,
     ServiceDispatch,
     ServiceGrant,
@@ -52,7 +53,7 @@ from qsotn.parties.qssp import ENTRY_BITS, KEYS_PER_GENERATION, Generation, Qssp
 from qsotn.procedures import key_supply
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
-from qsotn.procedures.turn import Row, State, Turn, Work
+from qsotn.procedures.turn import Row, Turn, Work
 
 LEASED_LINE = Ladder("leased-line", "Figure 4")
 BOTH_CPES = (Seat.CPE_A, Seat.CPE_B)
@@ -122,7 +123,7 @@ def reserve_ports(pmp: Pmp, turn: Turn[ServiceRequest]) -> None:
         turn.procedure,
         ReservationState.RESERVED,
     )
-    pmp.reservations.put(asked.line, held)
+    pmp.reserve(held)
     for seat in BOTH_CPES:
         turn.send(seat, ServiceDispatch(turn.signed, LINE_PORT))
 
@@ -450,6 +451,10 @@ def encrypt_opu_payload(cpe: Cpe, turn: Turn[EncryptedLine]) -> None:
     cpe.lines.put(line.line, active)
     if turn.row.ladder == LEASED_LINE.name:
         turn.send(Seat.PMP, EncryptionReport(line.line, turn.message.generation))
+    elif (order := cpe.rekey_orders.get(turn.procedure)) is not None:
+        answer = RekeyResponse(line.line, turn.message.generation)
+        turn.resume(ProcedureId(order), Seat.CPE_A).send(Seat.PMP, answer)
+        cpe.rekey_orders.delete(turn.procedure)
 
 
 @LEASED_LINE.step("12b", BOTH_CPES, Seat.PMP, AX, EncryptionReport)
@@ -484,7 +489,7 @@ def release_ports(pmp: Pmp, turn: Turn[ProcedureRefusal]) -> None:
     """Both ends' ports are released."""
     held = pmp.reservations.get(turn.subject)
     if held is not None and held.procedure == turn.procedure:
-        pmp.reservations.delete(held.line)
+        pmp.release(held)
 
 
 @LEASED_LINE.compensate(Seat.QSSP.role)
@@ -519,6 +524,14 @@ LEASED_LINE.sealed()
 REKEY = LEASED_LINE.excerpt("rekey", "Figure 4, steps 9 to 12", "9", "12a")
 
 
+def keys_under_way(work: Work, line: LineId) -> Row | None:
+    """Return the procedure at end A that will bring the line's next keys, if there is one."""
+    for row in work.about(line):
+        if row.ladder in (LEASED_LINE.name, REKEY.name) and "11a:qssp-a" not in row.heard:
+            return row
+    return None
+
+
 def begin_rekey(cpe: Cpe, work: Work, line: LineId, lifetime_us: int) -> ProcedureId:
     """Ask for the next generation of keys: end A's own act.
 
@@ -527,9 +540,9 @@ def begin_rekey(cpe: Cpe, work: Work, line: LineId, lifetime_us: int) -> Procedu
     held = cpe.lines.get(line)
     if held is None or held.end is not End.A or held.state is cpe_records.LineState.STOPPED:
         raise Refusal("NOT_CONFIRMED", f"{cpe.desk.party} is not end A of a line {line!r} in service")
-    for row in work.stored.values():
-        if row.subject == line and row.state is State.RUNNING and "11a:qssp-a" not in row.heard:
-            raise Refusal("REKEY_UNDER_WAY", f"keys for {line} are on their way under {row.procedure}")
+    under_way = keys_under_way(work, line)
+    if under_way is not None:
+        raise Refusal("REKEY_UNDER_WAY", f"keys for {line} are on their way under {under_way.procedure}")
     procedure, now = new_procedure(cpe.desk), cpe.desk.now
     seats = {Seat.CPE_A: cpe.desk.party, Seat.CPE_B: held.peer, Seat.QSSP_A: cpe.own_binding().qssp}
     row = work.add(Row(procedure, REKEY.name, Seat.CPE_A, line, seats, now + lifetime_us, now))
@@ -541,6 +554,15 @@ def begin_rekey(cpe: Cpe, work: Work, line: LineId, lifetime_us: int) -> Procedu
 def forget_generation(qssp: Qssp, turn: Turn[ProcedureRefusal]) -> None:
     """A rekey that failed leaves the line as it was; its undelivered keys are destroyed."""
     qssp.forget_generation(LineId(turn.subject), end_of(turn.row), turn.row.generation)
+
+
+@REKEY.compensate(Seat.CPE.role)
+def fail_order(cpe: Cpe, turn: Turn[ProcedureRefusal]) -> None:
+    """A rekey that failed leaves the line as it was; an order that asked for it fails too."""
+    order = cpe.rekey_orders.get(turn.procedure)
+    if order is not None:
+        cpe.rekey_orders.delete(turn.procedure)
+        turn.fail(ProcedureId(order), Seat.CPE_A, turn.message)
 
 
 REKEY.sealed()

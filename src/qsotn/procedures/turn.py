@@ -6,10 +6,10 @@ everything at once. A function that raises changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -18,7 +18,8 @@ from qsotn.domain import PartyId, ProcedureId
 from qsotn.errors import ExpiredMessage, ReplayedMessage, StoreError, WrongParty
 from qsotn.interfaces import Seat
 from qsotn.messages import Chain, Message, ProcedureRefusal
-from qsotn.parties.desk import Collection, Desk
+from qsotn.parties.desk import Desk
+from qsotn.ports import StoredRow, Taken
 
 M = TypeVar("M")
 E = TypeVar("E", bound=Message)
@@ -48,16 +49,40 @@ class Row(msgspec.Struct):
     failure: str = ""
     generation: int = 0
     """Which generation of session keys this run is about, where it is about one."""
+    traceparent: str = ""
+    """The trace this run belongs to (W3C Trace Context), the same at every party."""
+    version: int = 0
+    """Grows with every transaction that changed the row."""
 
     @property
     def key(self) -> str:
-        """The row's key in its collection."""
+        """The row's name within its party."""
         return row_key(self.procedure, self.seat)
+
+    def copy(self) -> Row:
+        """Return a row that can change without this one."""
+        return msgspec.structs.replace(self, heard=dict(self.heard), said=dict(self.said), seats=dict(self.seats))
+
+    def stored(self) -> StoredRow:
+        """The row as a store keeps it."""
+        running, content = self.state is State.RUNNING, msgspec.json.encode(self)
+        return StoredRow(self.procedure, self.seat, self.ladder, self.subject, running, self.deadline, content)
 
 
 def row_key(procedure: ProcedureId, seat: Seat) -> str:
-    """The key of one seat's row."""
+    """The name of one seat's row."""
     return f"{procedure}/{seat}"
+
+
+_ROW: Final = msgspec.json.Decoder(Row)
+
+
+def read_row(content: bytes) -> Row:
+    """Inverse of `Row.stored`. Raises `StoreError` for anything else."""
+    try:
+        return _ROW.decode(content)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"a stored row is not one: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -71,28 +96,57 @@ class Outgoing:
 
 @dataclass
 class Work:
-    """All that one transaction touches: rows by key, and messages in the order they were sent."""
+    """All that one message, or one order, changes: rows by key, and messages in the order they were sent.
+
+    `settled` are rows as earlier messages of the same transaction left them; they are not in the store yet.
+    """
 
     desk: Desk
+    settled: Mapping[str, Row] = field(default_factory=dict)
+    loaded: dict[str, bytes] = field(default_factory=dict)
+    """What the store has of the rows that were looked at."""
+    traceparent: str = ""
     rows: dict[str, Row] = field(default_factory=dict)
     outgoing: list[Outgoing] = field(default_factory=list)
     failing: list[tuple[Row, ProcedureRefusal]] = field(default_factory=list)
     """Further rows that fail because this one did."""
-
-    @property
-    def stored(self) -> Collection[Row]:
-        """The rows as the store has them."""
-        return self.desk.collection("procedures", Row)
+    taken: list[Taken] = field(default_factory=list)
+    """The steps accepted, for whoever watches."""
 
     def find(self, procedure: ProcedureId, seat: Seat) -> Row | None:
         """Return a row as it stands in this transaction."""
         key = row_key(procedure, seat)
         if key not in self.rows:
-            stored = self.stored.get(key)
-            if stored is None:
+            row = self._earlier(key) or self._stored(procedure, seat)
+            if row is None:
                 return None
-            self.rows[key] = stored
+            self.rows[key] = row
         return self.rows[key]
+
+    def _earlier(self, key: str) -> Row | None:
+        settled = self.settled.get(key)
+        return None if settled is None else settled.copy()
+
+    def _stored(self, procedure: ProcedureId, seat: Seat) -> Row | None:
+        content = self.desk.transaction.row(procedure, seat)
+        if content is None:
+            return None
+        self.loaded[row_key(procedure, seat)] = content
+        return read_row(content)
+
+    def about(self, subject: str) -> list[Row]:
+        """Return the running rows about one subject (a device, a line)."""
+        return [row for row in self._known(self.desk.transaction.rows_about(subject)) if row.subject == subject]
+
+    def late(self, limit: int) -> list[Row]:
+        """Return running rows that are past their deadline."""
+        return self._known(self.desk.transaction.late_rows(self.desk.now, limit))
+
+    def _known(self, contents: Iterable[bytes]) -> list[Row]:
+        """Stored rows and those of this transaction, each as it stands now, if it runs."""
+        found = {row.key: row for row in map(read_row, contents)} | dict(self.settled)
+        rows = (self.find(row.procedure, row.seat) for row in (found | self.rows).values())
+        return [row for row in rows if row is not None and row.state is State.RUNNING]
 
     def add(self, row: Row) -> Row:
         """Begin a row."""
@@ -136,6 +190,7 @@ class Turn(Generic[M]):
     ) -> Turn[None]:
         """Begin a further procedure in the same transaction, with this party in `seat`."""
         row = Row(procedure, ladder, seat, subject, {**seats, seat: self.work.desk.party}, self.row.deadline, self.now)
+        row.traceparent = self.row.traceparent
         return Turn(self.work, self.work.add(row), None, self.work.desk.party, seat)
 
     def resume(self, procedure: ProcedureId, seat: Seat) -> Turn[None]:

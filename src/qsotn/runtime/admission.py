@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from qsotn import wire
-from qsotn.domain import role_of
+from qsotn.domain import PartyId, role_of
 from qsotn.errors import ExpiredMessage, OutOfOrder, ReplayedMessage, WrongParty
+from qsotn.interfaces import BY_NAME
 from qsotn.messages import Message
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.ladder import Ladder, Step, heard_key
@@ -14,6 +17,23 @@ LIFETIME_US = 24 * 3600 * 1_000_000
 """The longest a message, and so a procedure, may live."""
 SKEW_US = 300 * 1_000_000
 """How far ahead a peer's clock may be."""
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """Who handed a datagram over, by its certificate on the connection, and over which interface, if over one alone."""
+
+    party: PartyId
+    interface: str | None
+
+
+def check_bearer(datagram: wire.Datagram, bearer: Bearer) -> None:
+    """Check that a datagram was handed over by its sender or by its interface's courier. Raises `WrongParty`."""
+    couriered = BY_NAME[datagram.interface].courier is role_of(bearer.party)
+    if bearer.party != datagram.sender and not couriered:
+        raise WrongParty(f"{bearer.party} handed over a datagram of {datagram.sender}")
+    if bearer.interface not in (None, datagram.interface):
+        raise WrongParty(f"a datagram of {datagram.interface} was handed over on {bearer.interface}")
 
 
 def check_window(envelope: wire.Envelope, now: int) -> None:

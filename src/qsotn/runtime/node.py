@@ -1,50 +1,82 @@
-"""A `Node`: one party, its identity, its store, and the only place where step functions run."""
+"""A `Node`: one party, its identity, its store, and its transactions.
+
+What a datagram or an order does is in `handling`; here is when it happens: one transaction takes any number of
+datagrams, or one order, and ends with everything signed, stored and only then sent.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha384
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from qsotn import wire
 from qsotn.crypto.identity import Identity, TrustAnchors
 from qsotn.crypto.vault import Vault
-from qsotn.domain import Entropy, LineId, PartyId, ProcedureId, Role, role_of
-from qsotn.errors import LineError, PeerError, WrongParty
-from qsotn.interfaces import BY_NAME, Seat
-from qsotn.messages import EncryptedLine, Message, ProcedureRefusal
-from qsotn.parties.cpe import Cpe
+from qsotn.domain import Entropy, LineId, PartyId, ProcedureId, role_of
+from qsotn.errors import LineError, PeerError
 from qsotn.parties.desk import Desk
-from qsotn.parties.km import Km
-from qsotn.parties.pmp import Pmp
-from qsotn.parties.pomp import Pomp
-from qsotn.parties.qkmp import Qkmp
-from qsotn.parties.qssp import Qssp
-from qsotn.ports import Posted, Store, Taken, Transaction, Transport
-from qsotn.procedures.catalogue import LADDERS
-from qsotn.procedures.ladder import Step, heard_key
-from qsotn.procedures.turn import Row, State, Turn, Work
-from qsotn.runtime import admission
-from qsotn.runtime.failing import DECISIONS, as_refusal, fail, hear_refusal
+from qsotn.ports import Posted, Store, Transaction, Transport
+from qsotn.procedures.turn import Row, State, Work, read_row
+from qsotn.runtime.admission import Bearer
+from qsotn.runtime.batch import Accepted, Batch
+from qsotn.runtime.handling import PARTIES, Handler
 from qsotn.runtime.posting import Poster
 
-PARTIES: dict[Role, Callable[[Desk], Any]] = {
-    Role.POMP: Pomp,
-    Role.PMP: Pmp,
-    Role.QSSP: Qssp,
-    Role.KM: Km,
-    Role.QKMP: Qkmp,
-    Role.CPE: Cpe,
-}
+T = TypeVar("T")
+
 FIRST_RETRY_US = 20_000
 LAST_RETRY_US = 5_000_000
-COURIER = ProcedureId("courier")
+LATE_ROWS, EXPIRED_DATAGRAMS = 64, 1024
+"""How much of either one `tick` clears away."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What became of several datagrams, by position: the procedure each belongs to, or why it was refused."""
+
+    taken: dict[int, ProcedureId]
+    refused: dict[int, PeerError]
+
+
+class Observer(Protocol):
+    """Who is told what a node committed. Nothing it does may raise: what it hears of has happened."""
+
+    def accepted(self, step: Accepted) -> None:
+        """A step was accepted here."""
+
+    def ended(self, row: Row) -> None:
+        """This party's part of a procedure is over, well or not."""
+
+    def refused(self, error: PeerError) -> None:
+        """A datagram was refused; nothing changed."""
+
+
+class Unobserved:
+    """Nobody watches."""
+
+    def accepted(self, step: Accepted) -> None:
+        """Ignore it."""
+
+    def ended(self, row: Row) -> None:
+        """Ignore it."""
+
+    def refused(self, error: PeerError) -> None:
+        """Ignore it."""
+
+
+def collects_nothing(_: PartyId) -> bool:
+    """Say that every next hop is sent to."""
+    return False
 
 
 class Node:
-    """One party at work. `begin` gives it orders, `receive` datagrams, `flush` sends what it has to say."""
+    """One party at work. `begin` gives it orders, `receive` datagrams; `flush`, or a service, sends what it says.
+
+    With a `lease` (microseconds), what is posted is handed out once by `posted` and becomes due again only when the
+    lease has ended, for this process or another one; without, it is due at once and `flush` sends it.
+    """
 
     def __init__(
         self,
@@ -55,6 +87,10 @@ class Node:
         entropy: Entropy,
         clock: Callable[[], int],
         courier: PartyId | None = None,
+        *,
+        lease: int = 0,
+        collects: Callable[[PartyId], bool] = collects_nothing,
+        observer: Observer | None = None,
     ) -> None:
         self.identity = identity
         self.party = identity.party
@@ -68,9 +104,20 @@ class Node:
         self._vault = vault
         self._entropy = entropy
         self._clock = clock
-        self._poster = Poster(identity, entropy, courier)
+        self._lease, self._collects = lease, collects
+        self._poster = Poster(identity, entropy, courier, collects, lease)
+        self._courier = courier
+        self._handler = Handler(self.role, clock)
+        self._observer = observer or Unobserved()
+        self._posted: list[Posted] = []
+        self._mail: set[PartyId] = set()
         self._receipts: list[int] = []
         self._may_have_mail = True
+
+    def renew(self, identity: Identity) -> None:
+        """Go on under another certificate of the same keys."""
+        self.identity = identity
+        self._poster = Poster(identity, self._entropy, self._courier, self._collects, self._lease)
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -80,40 +127,57 @@ class Node:
         Raises `PeerError` with the state as before; the error's class is counted in `rejections`.
         """
         try:
-            datagram = wire.unpack(data)
-            if datagram.receiver != self.party:
-                self._forward(datagram, data)
-            else:
-                self._handle(datagram)
-        except PeerError as error:
-            self.rejections[type(error).__name__] += 1
+            intake = self.receive_all([(data, None)])
+        except PeerError as error:  # what it asked for could not be answered
+            self._note_refused(error)
             raise
+        if intake.refused:
+            raise intake.refused[0]
 
-    def begin(self, start: Callable[[Any, Work], object]) -> None:
-        """Run a local command of this party (an operator's order, a timer) in one transaction."""
-        with self._work() as work:
-            start(self._seated(work.desk), work)
-            self._poster.post_all(work, b"")
+    def receive_all(self, datagrams: Sequence[tuple[bytes, Bearer | None]]) -> Intake:
+        """Take datagrams, each with who handed it over, in one transaction, each by itself.
+
+        Returning is the receipt of all that were not refused. Raises `PeerError` if what one of them asked for could
+        not be answered, `StoreConflict` if another replica was faster: nothing was taken then, and each may be tried
+        alone.
+        """
+        intake = Intake({}, {})
+        with self._batch() as batch:
+            for position, (data, bearer) in enumerate(datagrams):
+                try:
+                    intake.taken[position] = self._handler.take(batch, data, bearer)
+                except PeerError as error:
+                    intake.refused[position] = error
+        for refusal in intake.refused.values():
+            self._note_refused(refusal)
+        return intake
+
+    def _note_refused(self, error: PeerError) -> None:
+        self.rejections[type(error).__name__] += 1
+        self._observer.refused(error)
+
+    def begin(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
+        """Run a local command of this party (an operator's order, a timer) in one transaction; return its result."""
+        with self._batch() as batch:
+            with batch.part(traceparent or self._new_trace()) as work:
+                result = start(self._seated(work.desk), work)
+            batch.answer(work, b"")
+        return result
+
+    def _new_trace(self) -> str:
+        """Begin a trace (W3C Trace Context): version, trace, parent, sampled."""
+        return f"00-{self._entropy(16).hex()}-{self._entropy(8).hex()}-01"
 
     def line_encrypted(self, line: LineId, generation: int, armed_at: int) -> None:
         """Take the line's own word (Figure 4, step 12): both ends proved this generation's keys in band."""
-        message = EncryptedLine(line, generation)
-        with self._work() as work:
-            for row in list(work.stored.values()):
-                if row.subject == line and row.state is State.RUNNING:
-                    for step, far in LADDERS[row.ladder].awaited(row.seat, row.heard):
-                        if step.on_line:
-                            self._take_from_line(work, work.add(row), step, far, message, armed_at)
-            self._poster.post_all(work, b"")
+        with self._batch() as batch:
+            self._handler.take_from_line(batch, line, generation, armed_at)
 
     def tick(self) -> None:
-        """Fail what is past its deadline."""
-        with self._work() as work:
-            for row in list(work.stored.values()):
-                if row.state is State.RUNNING and row.deadline <= work.desk.now:
-                    late = ProcedureRefusal("TIMEOUT", f"{row.ladder} of {row.subject} did not end in time")
-                    fail(work, self._seated(work.desk), work.add(row), late, None)
-            self._poster.post_all(work, b"")
+        """Fail what is past its deadline, and forget datagrams past theirs."""
+        with self._batch() as batch:
+            self._handler.fail_late(batch, LATE_ROWS)
+            batch.desk.transaction.prune(batch.desk.now, EXPIRED_DATAGRAMS)
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -121,23 +185,61 @@ class Node:
         """Hand over what is due; return how many datagrams got their receipt."""
         if not self._may_have_mail:
             return 0
-        now = self._clock()
-        with self._transaction() as transaction:
-            due = transaction.outbox(now, limit)
+        due = self.lease(limit)
         if not due:
             self.settle()
-        return sum(self._hand_over(transport, posted, now) for posted in due)
+        return sum(self._hand_over(transport, posted) for posted in due)
 
-    def _hand_over(self, transport: Transport, posted: Posted, now: int) -> bool:
+    def _hand_over(self, transport: Transport, posted: Posted) -> bool:
         try:
             transport.send(self.party, posted.next_hop, posted.datagram)
         except LineError:
-            delay = min(FIRST_RETRY_US << min(posted.attempts, 16), LAST_RETRY_US)
-            with self._transaction() as transaction:
-                transaction.postpone(posted.number, now + delay)
+            self.postpone([posted])
             return False
-        self._receipts.append(posted.number)
+        self.acknowledge([posted.number])
         return True
+
+    def posted(self) -> list[Posted]:
+        """Return, once, what was posted since the last call: it is on lease to whoever asks."""
+        taken, self._posted = self._posted, []
+        return taken
+
+    def lease(self, limit: int, collector: PartyId | None = None) -> Sequence[Posted]:
+        """Return what is due, to be sent, or collected by `collector`, before the lease ends."""
+        now = self._clock()
+        with self._transaction() as transaction:
+            return transaction.lease(now, now + self._lease, limit, collector)
+
+    def mail(self) -> set[PartyId]:
+        """Return, once, for which collectors something was posted since the last call."""
+        waiting, self._mail = self._mail, set()
+        return waiting
+
+    def mail_for(self, collectors: Sequence[PartyId]) -> Sequence[PartyId]:
+        """Return which of these collectors have something due."""
+        with self._transaction() as transaction:
+            return transaction.collectors_due(self._clock(), collectors)
+
+    def acknowledge(self, numbers: Sequence[int]) -> None:
+        """Note that a next hop has these datagrams; it is written down with the next transaction.
+
+        A receipt may be written late: if it is lost, the receiver sees, and recognises, the same bytes again. This one
+        method may be called from another thread than the store's.
+        """
+        self._receipts.extend(numbers)
+
+    def collected(self, numbers: Sequence[int], collector: PartyId) -> None:
+        """Take a collector's receipts. Numbers that are not its own change nothing."""
+        with self._transaction() as transaction:
+            transaction.delivered(numbers, collector)
+
+    def postpone(self, failed: Sequence[Posted]) -> None:
+        """Set when to try again what no receipt came back for."""
+        now = self._clock()
+        with self._transaction() as transaction:
+            for posted in failed:
+                delay = min(FIRST_RETRY_US << min(posted.attempts, 16), LAST_RETRY_US)
+                transaction.postpone(posted.number, now + delay)
 
     def settle(self) -> int:
         """Write down the receipts that came in; return how many datagrams still wait for one."""
@@ -150,23 +252,33 @@ class Node:
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
-        # A receipt may be written late: if it is lost, the receiver sees, and recognises, the same bytes again.
         receipts = list(self._receipts)
         with self._store.transaction() as transaction:
-            for number in receipts:
-                transaction.delivered(number)
+            if receipts:
+                transaction.delivered(receipts)
             yield transaction
         del self._receipts[: len(receipts)]
 
     @contextmanager
-    def _work(self) -> Iterator[Work]:
+    def _batch(self) -> Iterator[Batch]:
         with self._transaction() as transaction:
-            work = Work(self._desk(transaction))
-            yield work
-            for row in work.rows.values():
-                work.stored.put(row.key, row)
+            batch = Batch(self._desk(transaction))
+            yield batch
+            posted = self._poster.post_all(batch)
+            changed = batch.write()
+        if self._lease:
+            self._posted += (one for one in posted if not self._collects(one.next_hop))
+            self._mail |= {one.next_hop for one in posted if self._collects(one.next_hop)}
         self.changes += 1
         self._may_have_mail = True
+        self._tell(batch.accepted, changed)
+
+    def _tell(self, accepted: Sequence[Accepted], changed: Sequence[Row]) -> None:
+        for step in accepted:
+            self._observer.accepted(step)
+        for row in changed:
+            if row.state is not State.RUNNING:
+                self._observer.ended(row)
 
     @contextmanager
     def desk(self) -> Iterator[Any]:
@@ -175,116 +287,13 @@ class Node:
             yield self._seated(self._desk(transaction))
 
     @contextmanager
-    def rows(self) -> Iterator[list[Row]]:
-        """Read this party's rows of all procedures."""
+    def rows(self, *, after: str = "", limit: int | None = None) -> Iterator[list[Row]]:
+        """Read this party's rows of all procedures, by `procedure/seat`."""
         with self._transaction() as transaction:
-            yield list(Work(self._desk(transaction)).stored.values())
+            yield [read_row(content) for content in transaction.rows(after=after, limit=limit)]
 
     def _desk(self, transaction: Transaction) -> Desk:
         return Desk(self.identity, self._anchors, transaction, self._vault, self._entropy, self._clock())
 
     def _seated(self, desk: Desk) -> Any:
         return PARTIES[self.role](desk)
-
-    # --- handling ---------------------------------------------------------------------------------------------------
-
-    def _handle(self, datagram: wire.Datagram) -> None:
-        try:
-            with self._work() as work:
-                self._take(work, self._open(work.desk, datagram))
-        except DECISIONS as no:
-            # What the step function did is rolled back; that it refused is a change of its own.
-            with self._work() as work:
-                self._refuse(work, self._open(work.desk, datagram), as_refusal(no))
-
-    def _open(self, desk: Desk, datagram: wire.Datagram) -> wire.Received[Message]:
-        for chain in datagram.introductions:
-            if desk.certificates.get(desk.verify_chain(chain).party) is None:
-                desk.remember(chain)
-        received = wire.open_datagram(datagram, self.identity, desk.peer)
-        admission.check_window(received.envelope, desk.now)
-        return received
-
-    def _take(self, work: Work, received: wire.Received[Message]) -> None:
-        envelope = received.envelope
-        ladder = admission.ladder_of(envelope)
-        if isinstance(received.message, ProcedureRefusal):
-            hear_refusal(work, self._seated(work.desk), received, received.message)
-        else:
-            step = admission.step_of(ladder, received)
-            row = admission.row_for(work, ladder, step, received)
-            if row is None:
-                work.desk.transaction.post_again(envelope.procedure, received.digest)
-            else:
-                self._act(work, row, step, received)
-        self._poster.post_all(work, received.digest)
-
-    def _act(self, work: Work, row: Row, step: Step, received: wire.Received[Message]) -> None:
-        envelope = received.envelope
-        _hear(row, step, received)
-        complete = all(heard_key(step.label, sender) in row.heard for sender in step.senders_to(row.seat))
-        turn = Turn(
-            work=work,
-            row=row,
-            message=received.message,
-            sender=envelope.sender,
-            sender_seat=envelope.sender_seat,
-            signed=received.signed,
-            digest=received.digest,
-            complete=complete,
-        )
-        step.act(self._seated(work.desk), turn)
-        self._note(work, row, step, envelope.sender, envelope.issued_at)
-
-    def _take_from_line(
-        self, work: Work, row: Row, step: Step, far: Seat, message: EncryptedLine, armed_at: int
-    ) -> None:
-        row.heard[heard_key(step.label, far)] = b"line"
-        step.act(self._seated(work.desk), Turn(work, row, message, row.seats[far], far))
-        self._note(work, row, step, row.seats[far], armed_at)
-
-    def _note(self, work: Work, row: Row, step: Step, sender: PartyId, issued_at: int) -> None:
-        taken = Taken(
-            procedure=row.procedure,
-            ladder=row.ladder,
-            number=step.number,
-            part=step.part,
-            message=step.message.__name__,
-            sender=sender,
-            receiver=self.party,
-            interface=step.interface.name,
-            issued_at=issued_at,
-            accepted_at=self._clock(),
-        )
-        work.desk.transaction.journal(taken)
-        if row.state is State.RUNNING and not LADDERS[row.ladder].awaited(row.seat, row.heard):
-            row.state = State.COMPLETED
-
-    def _refuse(self, work: Work, received: wire.Received[Message], refusal: ProcedureRefusal) -> None:
-        ladder = admission.ladder_of(received.envelope)
-        step = admission.step_of(ladder, received)
-        row = admission.row_for(work, ladder, step, received)
-        if row is not None:
-            _hear(row, step, received)
-            fail(work, self._seated(work.desk), row, refusal, None, received.message)
-        self._poster.post_all(work, received.digest)
-
-    # --- courier ----------------------------------------------------------------------------------------------------
-
-    def _forward(self, datagram: wire.Datagram, data: bytes) -> None:
-        """Pass on what is sealed between two others, unread (the PMP on Iaq)."""
-        if BY_NAME[datagram.interface].courier is not self.role:
-            raise WrongParty(f"{self.party} is no courier for {datagram.receiver} on {datagram.interface}")
-        with self._work() as work:
-            self._seated(work.desk).open_gate(datagram.sender, datagram.receiver)
-            transaction, name = work.desk.transaction, sha384(data).digest()
-            if transaction.is_posted(COURIER, name):
-                transaction.post_again(COURIER, name)
-            else:
-                transaction.post(COURIER, datagram.receiver, data, name, work.desk.now + admission.LIFETIME_US)
-
-
-def _hear(row: Row, step: Step, received: wire.Received[Message]) -> None:
-    envelope = received.envelope
-    row.heard[heard_key(step.label, envelope.sender_seat)] = received.digest
-    row.seats.setdefault(envelope.sender_seat, envelope.sender)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qsotn import wire
 from qsotn.crypto.identity import Identity
-from qsotn.domain import Entropy, PartyId
+from qsotn.domain import Entropy, PartyId, ProcedureId
 from qsotn.errors import WrongParty
 from qsotn.interfaces import BY_NAME, Interface, Seat
-from qsotn.messages import Chain, Message, ProcedureRefusal
+from qsotn.messages import Chain, ProcedureRefusal
+from qsotn.parties.desk import Desk
+from qsotn.ports import Posted
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.ladder import heard_key
-from qsotn.procedures.turn import Outgoing, Row, Work
+from qsotn.procedures.turn import Row
+from qsotn.runtime.batch import COURIER, Answer, Batch
 
 REFUSAL = "refusal"
 """The label of the one message that is no step: it may travel wherever the procedure has been."""
@@ -32,46 +36,73 @@ class _Way:
 
 @dataclass(frozen=True)
 class Poster:
-    """Signs and stores what one party sends. `courier` is handed the datagrams of interfaces that have one."""
+    """Signs and stores what one party sends.
+
+    `courier` is handed the datagrams of interfaces that have one. `collects` says which next hops fetch their datagrams
+    themselves. What is sent is on loan to its poster for `lease` microseconds: nobody else sends it before.
+    """
 
     identity: Identity
     entropy: Entropy
     courier: PartyId | None
+    collects: Callable[[PartyId], bool]
+    lease: int
 
-    def post_all(self, work: Work, cause: bytes) -> None:
-        """Put everything that was sent in this transaction into the outbox, as the answer to `cause`."""
-        for outgoing in work.outgoing:
-            self._post(work, outgoing, cause)
-        work.outgoing.clear()
+    def post_all(self, batch: Batch) -> list[Posted]:
+        """Sign everything a transaction has to say and put it into the outbox; return it."""
+        ways = [_way_of(answer) for answer in batch.answers]
+        envelopes = [
+            self._envelope(batch.desk.now, answer, way) for answer, way in zip(batch.answers, ways, strict=True)
+        ]
+        signed = wire.sign_all(self.identity, envelopes)
+        posted = [
+            self._post(batch, answer, way, envelope, message)
+            for answer, way, envelope, message in zip(batch.answers, ways, envelopes, signed, strict=True)
+        ]
+        batch.answers.clear()
+        posted += [
+            self._store(batch, COURIER, one.hop, one.datagram, name, one.expires_at)
+            for name, one in batch.forwards.items()
+        ]
+        return posted
 
-    def _post(self, work: Work, outgoing: Outgoing, cause: bytes) -> None:
-        row, way = outgoing.row, _way_of(outgoing.row, outgoing.to, outgoing.message)
-        envelope = self._envelope(work.desk.now, row, way, outgoing)
-        signed = wire.sign(self.identity, envelope)
-        row.said[heard_key(way.label, outgoing.to)] = wire.digest(signed)
-        receiver = work.desk.peer(envelope.receiver) if way.interface.sealed else None
-        introductions = self._introductions(work) if way.introduces else ()
-        datagram = wire.pack(way.interface, envelope, signed, receiver, introductions)
-        hop = self._next_hop(envelope)
-        work.desk.transaction.post(row.procedure, hop, wire.encode(datagram), cause, envelope.expires_at)
+    def _post(self, batch: Batch, answer: Answer, way: _Way, envelope: wire.Envelope, signed: bytes) -> Posted:
+        to, row = answer.outgoing.to, batch.rows[answer.outgoing.row.key]
+        row.said[heard_key(way.label, to)] = wire.digest(signed)
+        receiver = batch.desk.peer(envelope.receiver) if way.interface.sealed else None
+        introductions = self._introductions(batch.desk) if way.introduces else ()
+        datagram = wire.pack(way.interface, envelope, signed, receiver, introductions, row.traceparent)
+        hop, encoded = self._next_hop(envelope), wire.encode(datagram)
+        return self._store(batch, row.procedure, hop, encoded, answer.cause, envelope.expires_at)
 
-    def _envelope(self, now: int, row: Row, way: _Way, outgoing: Outgoing) -> wire.Envelope:
+    def _store(
+        self, batch: Batch, procedure: ProcedureId, hop: PartyId, datagram: bytes, cause: bytes, expires_at: int
+    ) -> Posted:
+        collected = self.collects(hop)
+        due = 0 if collected else batch.desk.now + self.lease
+        number = batch.desk.transaction.post(
+            procedure, hop, datagram, cause, expires_at=expires_at, due=due, collected=collected
+        )
+        return Posted(number, hop, datagram, 0)
+
+    def _envelope(self, now: int, answer: Answer, way: _Way) -> wire.Envelope:
+        row, to, message = answer.outgoing.row, answer.outgoing.to, answer.outgoing.message
         return wire.Envelope(
             version=wire.VERSION,
             interface=way.interface.name,
             procedure=row.procedure,
             ladder=row.ladder,
             step=way.label,
-            message=type(outgoing.message).__name__,
+            message=type(message).__name__,
             sender=self.identity.party,
-            receiver=row.seats[outgoing.to],
+            receiver=row.seats[to],
             sender_seat=row.seat,
-            receiver_seat=outgoing.to,
+            receiver_seat=to,
             issued_at=now,
             expires_at=now + REFUSAL_LIFETIME_US if way.label == REFUSAL else row.deadline,
             nonce=self.entropy(16),
             answers=way.answers,
-            body=wire.body_of(outgoing.message),
+            body=wire.body_of(message),
         )
 
     def _next_hop(self, envelope: wire.Envelope) -> PartyId:
@@ -81,23 +112,29 @@ class Poster:
             raise WrongParty(f"{envelope.interface} needs a courier and {envelope.sender} was given none")
         return self.courier
 
-    def _introductions(self, work: Work) -> tuple[Chain, ...]:
+    def _introductions(self, desk: Desk) -> tuple[Chain, ...]:
         """The sender's own certificates and its POMP's: what a device needs before it can verify step 2."""
-        known = (certificates.chain for certificates in work.desk.certificates.values("pomp/"))
+        known = (certificates.chain for certificates in desk.certificates.values("pomp/"))
         return (self.identity.chain, *known)
 
 
-def _way_of(row: Row, to: Seat, message: Message) -> _Way:
+def _way_of(answer: Answer) -> _Way:
+    row, to, message = answer.outgoing.row, answer.outgoing.to, answer.outgoing.message
     ladder = LADDERS[row.ladder]
     if isinstance(message, ProcedureRefusal):
-        interface = ladder.interface_between(row.seat, to)
-        if interface is None:
-            raise WrongParty(f"{row.seat} and {to} never meet in {ladder.name}")
-        # Who brings its certificates in a step may have to refuse before that step.
-        introduces = any(step.introduces and (row.seat, to) in step.edges for step in ladder)
-        return _Way(REFUSAL, interface, b"", introduces)
+        return _way_of_refusal(row, to)
     step = ladder.of_message(type(message))
     if (row.seat, to) not in step.edges:
         raise WrongParty(f"{ladder.name} step {step.label} does not go from {row.seat} to {to}")
     answers = b"" if step.answers is None else row.heard[heard_key(step.answers, to)]
     return _Way(step.label, step.interface, answers, step.introduces)
+
+
+def _way_of_refusal(row: Row, to: Seat) -> _Way:
+    ladder = LADDERS[row.ladder]
+    interface = ladder.interface_between(row.seat, to)
+    if interface is None:
+        raise WrongParty(f"{row.seat} and {to} never meet in {ladder.name}")
+    # Who brings its certificates in a step may have to refuse before that step.
+    introduces = any(step.introduces and (row.seat, to) in step.edges for step in ladder)
+    return _Way(REFUSAL, interface, b"", introduces)

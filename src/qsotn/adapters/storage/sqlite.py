@@ -1,8 +1,11 @@
-"""One party's state in one SQLite file: WAL, synchronous=FULL, one writer.
+"""One party's state in one SQLite file: WAL, synchronous=FULL, one writer at a time.
 
 FULL, not NORMAL: with NORMAL a power cut may take back commits whose receipts were already given. `secure_delete`
 overwrites deleted records in the file, as far as SQLite reaches; older pages may remain in the WAL until it is
 checkpointed, which is why secrets are stored only wrapped.
+
+Transactions begin as writers (BEGIN IMMEDIATE), so they follow each other, also those of other processes on the same
+file, and none can read what another is about to change. One that does not get its turn is a `StoreConflict`.
 """
 
 from __future__ import annotations
@@ -11,150 +14,156 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final, Literal
 
 import msgspec
 
-from qsotn.domain import PartyId, ProcedureId
-from qsotn.errors import StoreError
-from qsotn.ports import Posted, Taken
+from qsotn.adapters.storage.migrations import Migration, migrate
+from qsotn.adapters.storage.statements import SqlTransaction, on_loan
+from qsotn.domain import PartyId
+from qsotn.errors import StoreConflict, StoreError
+from qsotn.ports import Posted
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE records (collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (collection, key)) WITHOUT ROWID;
-CREATE TABLE outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, procedure TEXT NOT NULL, next_hop TEXT NOT NULL,
-    datagram BLOB NOT NULL, answers BLOB NOT NULL, expires_at INTEGER NOT NULL,
-    due INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX outbox_due ON outbox (delivered, due, number);
-CREATE INDEX outbox_answers ON outbox (procedure, answers);
-CREATE TABLE journal (number INTEGER PRIMARY KEY AUTOINCREMENT, procedure TEXT NOT NULL, taken BLOB NOT NULL);
-CREATE INDEX journal_procedure ON journal (procedure, number);
-"""
+TURN_SECONDS: Final = 5.0
+"""How long a transaction waits for its turn while another process writes."""
+
+LEASE_SENT: Final = (
+    "UPDATE outbox SET due = ?2 WHERE number IN (SELECT number FROM outbox WHERE NOT delivered AND NOT collected"
+    " AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3) RETURNING number, next_hop, datagram, attempts"
+)
+LEASE_COLLECTED: Final = (
+    "UPDATE outbox SET due = ?2 WHERE number IN (SELECT number FROM outbox WHERE NOT delivered AND collected"
+    " AND next_hop = ?4 AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3)"
+    " RETURNING number, next_hop, datagram, attempts"
+)
+COLLECTORS_DUE: Final = (
+    "SELECT value FROM json_each(?2) WHERE EXISTS (SELECT 1 FROM outbox WHERE NOT delivered AND collected"
+    " AND next_hop = value AND due <= ?1 AND expires_at > ?1)"
+)
+DELIVERED: Final = "UPDATE outbox SET delivered = true WHERE number = ?1"
+DELIVERED_TO: Final = "UPDATE outbox SET delivered = true WHERE number = ?1 AND next_hop = ?2"
 
 
-class SqliteTransaction:
+class SqliteTransaction(SqlTransaction):
     """`ports.Transaction` over one open SQLite transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def get(self, collection: str, key: str) -> bytes | None:
-        """Return one record, or None."""
-        row = self._connection.execute(
-            "SELECT value FROM records WHERE collection = ? AND key = ?", (collection, key)
-        ).fetchone()
-        return None if row is None else bytes(row[0])
+    def _fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
+        return self._connection.execute(sql, arguments).fetchall()
 
-    def put(self, collection: str, key: str, value: bytes) -> None:
-        """Write one record, replacing an older one."""
-        self._connection.execute(
-            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (collection, key, value),
-        )
+    def lease(self, now: int, until: int, limit: int, collector: PartyId | None = None) -> Sequence[Posted]:
+        """Take the datagrams that are due the longest on loan, and return them in the order they were posted."""
+        if collector is None:
+            return on_loan(self._fetch(LEASE_SENT, now, until, limit))
+        return on_loan(self._fetch(LEASE_COLLECTED, now, until, limit, collector))
 
-    def delete(self, collection: str, key: str) -> None:
-        """Remove one record; its absence is no error."""
-        self._connection.execute("DELETE FROM records WHERE collection = ? AND key = ?", (collection, key))
+    def collectors_due(self, now: int, collectors: Sequence[PartyId]) -> Sequence[PartyId]:
+        """Return which of these collectors have a datagram due."""
+        asked = msgspec.json.encode(list(collectors)).decode()
+        return [PartyId(collector) for (collector,) in self._fetch(COLLECTORS_DUE, now, asked)]
 
-    def scan(self, collection: str, prefix: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield the records whose key begins with `prefix`, in key order."""
-        rows = self._connection.execute(
-            "SELECT key, value FROM records WHERE collection = ? AND key >= ? AND key < ? ORDER BY key",
-            (collection, prefix, prefix + "\U0010ffff"),
-        ).fetchall()
-        for key, value in rows:
-            yield key, bytes(value)
+    def delivered(self, numbers: Sequence[int], next_hop: PartyId | None = None) -> None:
+        """Record that the next hop has these datagrams durably; `next_hop` restricts it to that party's own."""
+        if next_hop is None:
+            self._connection.executemany(DELIVERED, [(number,) for number in numbers])
+        else:
+            self._connection.executemany(DELIVERED_TO, [(number, next_hop) for number in numbers])
 
-    def post(self, procedure: ProcedureId, next_hop: PartyId, datagram: bytes, answers: bytes, expires_at: int) -> None:
-        """Put one datagram into the outbox."""
-        self._connection.execute(
-            "INSERT INTO outbox (procedure, next_hop, datagram, answers, expires_at) VALUES (?, ?, ?, ?, ?)",
-            (procedure, next_hop, datagram, answers, expires_at),
-        )
-
-    def post_again(self, procedure: ProcedureId, answers: bytes) -> None:
-        """Make the stored answers to one message due again."""
-        self._connection.execute(
-            "UPDATE outbox SET delivered = 0, due = 0 WHERE procedure = ? AND answers = ?", (procedure, answers)
-        )
-
-    def outbox(self, now: int, limit: int) -> Sequence[Posted]:
-        """Return datagrams due and not expired, oldest first."""
-        rows = self._connection.execute(
-            "SELECT number, next_hop, datagram, attempts FROM outbox"
-            " WHERE delivered = 0 AND due <= ? AND expires_at > ? ORDER BY number LIMIT ?",
-            (now, now, limit),
-        )
-        return [Posted(number, PartyId(hop), bytes(datagram), attempts) for number, hop, datagram, attempts in rows]
-
-    def is_posted(self, procedure: ProcedureId, answers: bytes) -> bool:
-        """Say whether the outbox holds an answer to one message, delivered or not."""
-        found = self._connection.execute(
-            "SELECT 1 FROM outbox WHERE procedure = ? AND answers = ? LIMIT 1", (procedure, answers)
-        )
-        return found.fetchone() is not None
-
-    def delivered(self, number: int) -> None:
-        """Record that the next hop has this datagram durably."""
-        self._connection.execute("UPDATE outbox SET delivered = 1 WHERE number = ?", (number,))
-
-    def postpone(self, number: int, due: int) -> None:
-        """Count one failed attempt and set when to try again."""
-        self._connection.execute("UPDATE outbox SET attempts = attempts + 1, due = ? WHERE number = ?", (due, number))
-
-    def undelivered(self, now: int) -> int:
-        """Count the datagrams, not expired, that no next hop has acknowledged."""
-        waiting = "SELECT count(*) FROM outbox WHERE delivered = 0 AND expires_at > ?"
-        count: int = self._connection.execute(waiting, (now,)).fetchone()[0]
-        return count
-
-    def journal(self, taken: Taken) -> None:
-        """Append one accepted step."""
-        self._connection.execute(
-            "INSERT INTO journal (procedure, taken) VALUES (?, ?)", (taken.procedure, msgspec.json.encode(taken))
-        )
-
-    def taken(self, procedure: ProcedureId) -> Sequence[Taken]:
-        """Return the accepted steps of one procedure, in order."""
-        rows = self._connection.execute("SELECT taken FROM journal WHERE procedure = ? ORDER BY number", (procedure,))
-        return [msgspec.json.decode(taken, type=Taken) for (taken,) in rows]
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Open a part that is undone alone if it raises; the transaction around it goes on."""
+        self._connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            # A full disk, for one, has already undone the whole transaction, and with it the part.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+            raise
+        self._connection.execute("RELEASE part")
 
 
 class SqliteStore:
-    """`ports.Store` in one file. A connection belongs to the thread that opened it."""
+    """`ports.Store` in one file. A store belongs to the thread that opened it.
 
-    def __init__(self, path: Path) -> None:
+    `synchronous` other than FULL gives durability away; it is for tests that prove that somebody would notice.
+    """
+
+    def __init__(self, path: Path, synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL") -> None:
         self._path = path
+        with self._errors():
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=TURN_SECONDS)
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._prepare()
-        except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be opened as a store: {error}") from error
+            with self._errors():
+                self._prepare(synchronous)
+        except BaseException:
+            self._connection.close()
+            raise
 
-    def _prepare(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise StoreError(f"{self._path} has schema version {version}; this release reads {SCHEMA_VERSION}")
+    def _prepare(self, synchronous: str) -> None:
+        (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"{self._path} cannot have a write-ahead log (its journal mode stays {mode})")
+        self._connection.execute(f"PRAGMA synchronous={synchronous}")
+        self._connection.execute("PRAGMA secure_delete=ON")
+        migrate("sqlite", str(self._path), self._version, self._apply)
+
+    def _version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def _apply(self, migration: Migration) -> None:
+        with self._transaction():
+            if self._version() < migration.number:
+                for statement in _statements(migration.sql):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version={migration.number}")
 
     @contextmanager
     def transaction(self) -> Iterator[SqliteTransaction]:
-        """Open a transaction: committed and synced on a clean exit, rolled back on any exception."""
+        """Open a transaction: committed and synced on a clean exit, rolled back on any exception.
+
+        Raises `StoreConflict` if another process kept the file to itself for too long, `StoreError` if it cannot be
+        read or written.
+        """
+        with self._errors(), self._transaction():
+            yield SqliteTransaction(self._connection)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield SqliteTransaction(self._connection)
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+            yield
             self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read or written: {error}") from error
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise StoreConflict(f"{self._path} was kept by another process for {TURN_SECONDS:.0f} s") from error
+            raise StoreError(f"{self._path} cannot be opened, read or written: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script, so that its statements can be run inside a transaction that is already open."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement

@@ -11,7 +11,9 @@ from qsotn.dataplane.events import Encrypted, KeyErased
 from qsotn.dataplane.keyslots import SLOTS, SlotState
 from qsotn.dataplane.terminal import LineTerminal
 from qsotn.domain import Direction, End, LineId
-from qsotn.parties.cpe import Cpe, CpeLine, GenerationState, SessionKeys, Traffic
+from qsotn.parties.cpe import Cpe, CpeLine, GenerationState, LineState, SessionKeys, Traffic
+from qsotn.procedures import leased_line
+from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 
 
@@ -21,12 +23,15 @@ class Equipment:
     def __init__(self, node: Node, line: LineId) -> None:
         self.node = node
         self.line = line
-        self.end, self.terminal, self._before = self._start()
+        held, epoch, self._before = self._start()
+        self.end = held.end
+        self.rekey_interval_s = held.quality.rekey_interval_s
+        self.terminal = LineTerminal(line, held.end, held.quality.odu, epoch)
         self._armed_at: dict[int, int] = {}
         self._slots: dict[int, int] = {}
         self.installed: dict[int, SessionKeys] = {}
 
-    def _start(self) -> tuple[End, LineTerminal, Traffic]:
+    def _start(self) -> tuple[CpeLine, int, Traffic]:
         with self.node.desk() as cpe:
             held: CpeLine = cpe.lines.require(self.line)
             epoch = cpe.next_count("epoch")
@@ -36,7 +41,7 @@ class Equipment:
                     cpe.mark_uncounted(self.line, kept.generation)
             cpe.forget_active(self.line)
             before = cpe.traffic.get(self.line) or Traffic()
-        return held.end, LineTerminal(self.line, held.end, held.quality.odu, epoch), before
+        return held, epoch, before
 
     @property
     def encrypting(self) -> bool:
@@ -47,6 +52,17 @@ class Equipment:
     def authentic_multiframes(self) -> int:
         """How many multiframes were received under a key."""
         return sum(use.multiframes for use in self.terminal.counters().received_under.values())
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether this is end A in service, and nothing that would bring a key is on its way."""
+        if self.end is not End.A:
+            return False
+        with self.node.desk() as cpe:
+            in_service = cpe.lines.require(self.line).state in (LineState.GRANTED, LineState.ENCRYPTED)
+            waiting = cpe.armed_generations(self.line)
+            under_way = leased_line.keys_under_way(Work(cpe.desk), self.line)
+        return in_service and not waiting and under_way is None
 
     def take_keys(self) -> None:
         """Install what was delivered and fits a free slot."""

@@ -1,0 +1,175 @@
+"""Datagrams to another party over HTTP: bytes out, receipts back, over mutual TLS that is somebody else's concern here.
+
+A party may be served by several replicas: each address is tried in turn until one answers. Whatever ends without an
+answer is a `LineError`, and its outcome is unknown: the receiver may have taken what was sent, and recognises it when
+it comes again.
+"""
+
+from __future__ import annotations
+
+import io
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import aiohttp
+import cbor2
+import msgspec
+
+from qsotn.domain import PartyId
+from qsotn.errors import LineError, PeerError
+
+CBOR_SEQUENCE: Final = "application/cbor-seq"
+"""RFC 8742; here every item is a byte string."""
+CONNECT_S, ANSWER_S = 5.0, 15.0
+MAILBOX_WAIT_S: Final = 20
+KEPT_ALIVE_S: Final = 60.0
+LARGEST_ANSWER: Final = 16 * 1024 * 1024
+_ACCEPTED, _OK, _NOTHING, _UNAVAILABLE = 202, 200, 204, 503
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of one datagram. `status` 202 is the receipt; anything else says why there is none."""
+
+    status: int
+    title: str = ""
+    detail: str = ""
+    procedure: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the receiver has the datagram durably."""
+        return self.status == _ACCEPTED
+
+
+class Receipts(msgspec.Struct, frozen=True):
+    """One receipt a datagram, in their order."""
+
+    receipts: tuple[Receipt, ...]
+
+
+class Unavailable(LineError):
+    """The other party asks to be left alone for a moment."""
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class HttpPeer:
+    """Another party as it is reached from here. Use it within one event loop, and close it."""
+
+    def __init__(self, party: PartyId, urls: Sequence[str], context: Callable[[], ssl.SSLContext]) -> None:
+        self.party = party
+        self._urls = list(urls)
+        self._context = context
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, interface: str, datagrams: Sequence[bytes]) -> tuple[Receipt, ...]:
+        """Hand over datagrams of one interface; return a receipt for each. Raises `LineError`."""
+        body = b"".join(cbor2.dumps(datagram) for datagram in datagrams)
+        status, answer = await self._call("POST", f"/{interface.lower()}/v1/messages", body, ANSWER_S)
+        if status == _ACCEPTED:
+            return self._receipts(answer, len(datagrams))
+        if len(datagrams) == 1:
+            return (_refused(status, answer),)
+        raise LineError(
+            f"{self.party} answered {status} to {len(datagrams)} datagrams: {_refused(status, answer).title}"
+        )
+
+    def _receipts(self, answer: bytes, count: int) -> tuple[Receipt, ...]:
+        try:
+            receipts = msgspec.json.decode(answer, type=Receipts).receipts
+        except msgspec.DecodeError as error:
+            raise LineError(f"{self.party} answered with what are no receipts: {error}") from None
+        if len(receipts) != count:
+            raise LineError(f"{self.party} gave {len(receipts)} receipts for {count} datagrams")
+        return receipts
+
+    async def collect(self, limit: int) -> list[tuple[int, bytes]]:
+        """Fetch what waits for this device, at most `limit` datagrams, or wait for the first. Raises `LineError`."""
+        path = f"/ax/v1/mailbox?wait={MAILBOX_WAIT_S}&limit={limit}"
+        status, answer = await self._call("GET", path, None, MAILBOX_WAIT_S + ANSWER_S)
+        if status == _NOTHING:
+            return []
+        if status != _OK:
+            raise LineError(f"{self.party} answered {status}: {_refused(status, answer).detail}")
+        return _numbered(answer)
+
+    async def confirm(self, numbers: Sequence[int]) -> None:
+        """Tell that these datagrams are durable here. Raises `LineError`."""
+        body = msgspec.json.encode({"numbers": list(numbers)})
+        status, answer = await self._call("POST", "/ax/v1/mailbox/receipts", body, ANSWER_S, "application/json")
+        if status != _NOTHING:
+            raise LineError(f"{self.party} answered {status} to receipts: {_refused(status, answer).detail}")
+
+    async def ask(self, method: str, path: str, body: msgspec.Struct | None, expected: int) -> bytes:
+        """Ask anything in JSON; return the answer's body. Raises `LineError` for any other status than `expected`."""
+        content = None if body is None else msgspec.json.encode(body)
+        status, answer = await self._call(method, path, content, ANSWER_S, "application/json")
+        if status != expected:
+            raise LineError(f"{self.party} answered {status} to {method} {path}: {_refused(status, answer).detail}")
+        return answer
+
+    async def _call(
+        self, method: str, path: str, body: bytes | None, patience: float, kind: str = CBOR_SEQUENCE
+    ) -> tuple[int, bytes]:
+        failure = LineError(f"no address of {self.party} is known")
+        for _ in range(len(self._urls)):
+            try:
+                return await self._ask(method, self._urls[0] + path, body, patience, kind)
+            except LineError as error:
+                failure = error
+            except (TimeoutError, aiohttp.ClientError, OSError, PeerError) as error:
+                failure = LineError(f"{self.party} at {self._urls[0]} gave no answer: {type(error).__name__} {error}")
+            self._urls.append(self._urls.pop(0))
+        raise failure
+
+    async def _ask(self, method: str, url: str, body: bytes | None, patience: float, kind: str) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=patience, connect=CONNECT_S)
+        headers = {} if body is None else {"Content-Type": kind}
+        session = self._opened()
+        async with session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > LARGEST_ANSWER:
+                    raise LineError(f"{self.party} answered with more than {LARGEST_ANSWER} bytes")
+            if response.status == _UNAVAILABLE:
+                raise Unavailable(f"{self.party} is not available now", _seconds(response.headers.get("Retry-After")))
+            return response.status, bytes(answer)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._context(), limit=8, keepalive_timeout=KEPT_ALIVE_S)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def _numbered(answer: bytes) -> list[tuple[int, bytes]]:
+    stream, found = io.BytesIO(answer), []
+    while stream.tell() < len(answer):
+        match cbor2.load(stream):
+            case [int(number), bytes(datagram)]:
+                found.append((number, datagram))
+            case _:
+                raise LineError("the mailbox holds something else than numbered datagrams")
+    return found
+
+
+def _refused(status: int, answer: bytes) -> Receipt:
+    try:
+        problem: dict[str, Any] = msgspec.json.decode(answer, type=dict[str, Any])
+    except msgspec.DecodeError:
+        problem = {}
+    return Receipt(status, str(problem.get("title", "no problem document")), str(problem.get("detail", "")))
+
+
+def _seconds(value: str | None) -> float:
+    return float(value) if value is not None and value.isdigit() else 1.0

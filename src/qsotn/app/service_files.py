@@ -1,0 +1,95 @@
+"""What stands in the `service.toml` of each party of a province, and of its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from qsotn.app.addresses import Addresses, ServiceAddress
+from qsotn.app.plan import Plan
+from qsotn.domain import PartyId, Role, role_of
+from qsotn.service.config import SQLITE, TlsSection
+from qsotn.service.toml_file import write_toml
+
+TLS_FILES: Final = {
+    "certificate": "transport.pem",
+    "key": "transport.key",
+    "operator_root": "operator.pem",
+    "manufacturer_root": "manufacturer.pem",
+    "operator_list": "operator.crl",
+    "manufacturer_list": "manufacturer.crl",
+}
+"""The files of TLS in the folder of whoever has a transport certificate, by their key in `service.toml`."""
+SHARED_FILES: Final = tuple(TLS_FILES[key] for key in tuple(TLS_FILES)[2:])
+"""Those that are the same for everybody: roots and revocation lists, as the authority writes them."""
+_HEADING: Final = (
+    "The configuration of {who}, written when the province {province} was made.\nPaths are relative to this file."
+)
+
+
+def service_toml(plan: Plan, addresses: Addresses, own: ServiceAddress) -> str:
+    """Return the configuration of one process of one party."""
+    party, role = own.party, role_of(own.party)
+    document: dict[str, Any] = {"party": party, "state": "."}
+    if role in (Role.CPE, Role.QSSP):
+        document["courier"] = plan.pmp
+    document["store"] = {"url": store_url(plan, party)}
+    document["listen"] = {"address": own.address, "monitoring": own.monitoring}
+    document["tls"] = _tls("")
+    document["peers"] = _urls(plan.correspondents(party), addresses)
+    document["limits"] = {"waiting": 1024}
+    document["log"] = {"level": "info", "format": "text"}
+    document["telemetry"] = {"otlp": ""}
+    if role is Role.KM:
+        document["links"] = plan.neighbours(party)
+    if party in addresses.lines:
+        document["line"] = _line(plan, addresses, party)
+    return write_toml(document, _HEADING.format(who=party, province=plan.name))
+
+
+def twin_toml(plan: Plan, addresses: Addresses) -> str:
+    """Return the configuration of the twin: the QKD modules of every link."""
+    links = [
+        {"name": name, "ends": list(ends), "tls": _tls(f"{link_folder(name)}/")} for name, ends in plan.links.items()
+    ]
+    document = {
+        "state": ".",
+        "listen": {"monitoring": addresses.twin_monitoring},
+        "keys": {"fill_bits": plan.keys.fill_bits},
+        "peers": _urls(plan.kms, addresses),
+        "log": {"level": "info", "format": "text"},
+        "link": links,
+    }
+    return write_toml(document, _HEADING.format(who="the QKD twin", province=plan.name))
+
+
+def tls_section(folder: Path) -> TlsSection:
+    """Return the files of TLS in a folder that has them."""
+    return TlsSection(**{key: folder / name for key, name in TLS_FILES.items()})
+
+
+def link_folder(link: str) -> str:
+    """Return the name of the folder with the certificate of a link's modules, in the twin's folder."""
+    return f"{Role.QKD}-{link}"
+
+
+def store_url(plan: Plan, party: PartyId) -> str:
+    """Return where one party's store is. A device keeps its own; each platform party has a database of its own."""
+    if role_of(party) is Role.CPE:
+        return SQLITE
+    return plan.store.url.replace("{party}", party.replace("/", "_").replace("-", "_"))
+
+
+def _tls(folder: str) -> Mapping[str, Any]:
+    return {key: folder + name for key, name in TLS_FILES.items()}
+
+
+def _urls(parties: tuple[PartyId, ...], addresses: Addresses) -> dict[str, list[str]]:
+    return {party: list(addresses.urls(party)) for party in parties}
+
+
+def _line(plan: Plan, addresses: Addresses, cpe: PartyId) -> dict[str, str]:
+    far = next(other for ends in plan.lines for one, other in (ends, ends[::-1]) if one == cpe)
+    own = addresses.lines[cpe]
+    return {"local": own.local, "remote": addresses.lines[far].local, "client_port": own.client}

@@ -1,0 +1,245 @@
+"""What `qsotn serve` reads: one party's `service.toml`, and the twin's.
+
+Paths are relative to the file's folder, which holds everything the party needs and no other party reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from qsotn.crypto.certificates import checked_party
+from qsotn.domain import PartyId, Role, role_of
+from qsotn.errors import UsageError
+from qsotn.service.toml_file import read_toml
+
+CONFIGURATION: Final = "service.toml"
+SQLITE: Final = "sqlite"
+"""The store is `store.db` in the state folder."""
+SERVED: Final = (Role.POMP, Role.PMP, Role.QSSP, Role.KM, Role.QKMP, Role.CPE)
+COURIERED: Final = (Role.CPE, Role.QSSP)
+"""The two roles that meet on Iaq, with the PMP as their courier."""
+_LARGEST_PORT: Final = 65_535
+
+
+class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`sqlite`, or the URL of a PostgreSQL database that is this party's alone."""
+
+    url: str = SQLITE
+
+
+class ListenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`host:port` of the service, and of the plain monitoring listener, or an empty text for none."""
+
+    address: str
+    monitoring: str = ""
+
+
+class TlsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The party's own certificate of TLS and key, the two roots, and the revocation list of each: PEM files."""
+
+    certificate: Path
+    key: Path
+    operator_root: Path
+    manufacturer_root: Path
+    operator_list: Path
+    manufacturer_list: Path
+
+
+class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much may wait before the service answers that it has too much to do."""
+
+    waiting: int = 1024
+
+
+class LogSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class TelemetrySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where traces go: the URL of an OTLP collector over HTTP, or an empty text for nowhere."""
+
+    otlp: str = ""
+
+
+class LineSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device's two ports, `host:port` of UDP: this and the far end of the fibre, and where the client connects."""
+
+    local: str
+    remote: str
+    client_port: str
+
+
+class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One party's `service.toml`."""
+
+    party: PartyId
+    state: Path
+    listen: ListenSection
+    tls: TlsSection
+    store: StoreSection = StoreSection()
+    courier: PartyId | None = None
+    """Who carries what is sealed between a device and its QSSP: the PMP."""
+    peers: dict[PartyId, tuple[str, ...]] = {}
+    """The URLs at which another party is reached, one for each of its replicas."""
+    limits: LimitsSection = LimitsSection()
+    log: LogSection = LogSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    line: LineSection | None = None
+    links: dict[str, PartyId] = {}
+    """A key manager's QKD links, and the key manager at the far end of each."""
+
+
+class KeysSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many bits the twin keeps available at each end of each link."""
+
+    fill_bits: int
+
+
+class TwinLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One QKD link: its two key managers, and what its modules identify themselves with as `qkd/<name>`."""
+
+    name: str
+    ends: tuple[PartyId, PartyId]
+    tls: TlsSection
+
+
+class MonitoringSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`host:port` of the plain monitoring listener, or an empty text for none."""
+
+    monitoring: str = ""
+
+
+class TwinConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The twin's `service.toml`: it stands for the QKD modules of every link, and listens to nobody."""
+
+    state: Path
+    keys: KeysSection
+    links: tuple[TwinLink, ...] = msgspec.field(name="link")
+    peers: dict[PartyId, tuple[str, ...]]
+    listen: MonitoringSection = MonitoringSection()
+    log: LogSection = LogSection()
+
+
+def load_configuration(path: Path) -> ServiceConfiguration:
+    """Read one party's configuration. Raises `UsageError`: what is wrong, where, and what would be right."""
+    configuration = read_toml(path, ServiceConfiguration)
+    for complaint in _complaints(configuration):
+        raise UsageError(f"{path}: {complaint}")
+    return configuration
+
+
+def load_twin(path: Path) -> TwinConfiguration:
+    """Read the twin's configuration. Raises `UsageError`."""
+    configuration = read_toml(path, TwinConfiguration)
+    for complaint in _twin_complaints(configuration):
+        raise UsageError(f"{path}: {complaint}")
+    return configuration
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port`, or of `[host]:port` for IPv6. Raises `UsageError`."""
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in bare and bare == host):
+        raise UsageError(f'{address!r} is no address: expected "host:port", for example "127.0.0.1:7401"')
+    if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
+        raise UsageError(f"{address!r} has no port: expected 1 to {_LARGEST_PORT} behind the last colon")
+    return bare, int(port)
+
+
+def _complaints(configuration: ServiceConfiguration) -> Iterator[str]:
+    yield from _of_party("party", configuration.party, SERVED)
+    role = role_of(configuration.party)
+    yield from _of_address("[listen] address", configuration.listen.address)
+    yield from _of_monitoring(configuration.listen.monitoring)
+    url = configuration.store.url
+    if url != SQLITE and not url.startswith("postgresql://"):
+        yield f'[store] url: this is no store; there are "{SQLITE}" and "postgresql://…"'
+    if configuration.limits.waiting < 1:
+        yield f"[limits] waiting: {configuration.limits.waiting} is too few; at least 1 must be able to wait"
+    yield from _of_peers(configuration.peers)
+    yield from _of_courier(configuration, role)
+    yield from _of_role(configuration, role)
+
+
+def _twin_complaints(configuration: TwinConfiguration) -> Iterator[str]:
+    yield from _of_monitoring(configuration.listen.monitoring)
+    if configuration.keys.fill_bits < 1:
+        yield f"[keys] fill_bits: {configuration.keys.fill_bits} is too few; at least 1"
+    yield from _of_peers(configuration.peers)
+    for link in configuration.links:
+        yield from _of_party("[[link]] name", PartyId(f"{Role.QKD}/{link.name}"), (Role.QKD,))
+        for end in link.ends:
+            yield from _of_party(f"[[link]] {link.name!r}, ends", end, (Role.KM,))
+            if end not in configuration.peers:
+                yield f"[[link]] {link.name!r}, ends: [peers] does not say where {end} is; name its URL there"
+
+
+def _of_party(where: str, party: PartyId, roles: tuple[Role, ...]) -> Iterator[str]:
+    try:
+        role = role_of(checked_party(party))
+    except UsageError as error:
+        yield f"{where}: {error}"
+        return
+    if role not in roles:
+        yield f"{where}: {party!r} has role {role}; expected one of {', '.join(roles)}"
+
+
+def _of_address(where: str, address: str) -> Iterator[str]:
+    try:
+        split_address(address)
+    except UsageError as error:
+        yield f"{where}: {error}"
+
+
+def _of_monitoring(address: str) -> Iterator[str]:
+    if address:
+        yield from _of_address("[listen] monitoring", address)
+
+
+def _of_peers(peers: dict[PartyId, tuple[str, ...]]) -> Iterator[str]:
+    for party, urls in peers.items():
+        yield from _of_party("[peers]", party, SERVED)
+        if not urls:
+            yield f"[peers] {party}: the list is empty; name at least one URL, or leave the party out"
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme != "https" or not parts.netloc or parts.path not in ("", "/"):
+                yield f'[peers] {party}: {url!r} is no URL of a service; expected "https://host:port"'
+            else:
+                yield from _of_address(f"[peers] {party}", parts.netloc)
+
+
+def _of_courier(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
+    courier = configuration.courier
+    if role not in COURIERED:
+        if courier is not None:
+            yield f"courier: a {role} has none; leave it out"
+    elif courier is None:
+        yield f'courier: a {role} needs one; name its PMP, for example "pmp/shandong"'
+    else:
+        yield from _of_party("courier", courier, (Role.PMP,))
+        if courier not in configuration.peers:
+            yield f"courier: [peers] does not say where {courier} is; name its URL there"
+
+
+def _of_role(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
+    if configuration.line is not None:
+        if role is not Role.CPE:
+            yield f"[line]: a {role} has no line; leave it out"
+        for key, address in msgspec.structs.asdict(configuration.line).items():
+            yield from _of_address(f"[line] {key}", address)
+    if configuration.links and role is not Role.KM:
+        yield f"[links]: a {role} has no QKD links; leave it out"
+    for link, far in configuration.links.items():
+        yield from _of_party(f"[links] {link}", far, (Role.KM,))
+        if far not in configuration.peers:
+            yield f"[links] {link}: [peers] does not say where {far} is; name its URL there"

@@ -1,0 +1,123 @@
+"""The HTTP side of one party's service, whole: an ASGI application by role, and its OpenAPI document.
+
+What always holds: every request gets an answer, and every answer that is no success is a problem document; what is
+too large is refused before it is read; what is not for a peer's role is refused before its body is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from starlette.routing import Route, Router
+
+from qsotn.domain import Role
+from qsotn.service.http import (
+    health,
+    mailbox,
+    operations_common,
+    operations_cpe,
+    operations_km,
+    operations_lines,
+    operations_pmp,
+    operations_pomp,
+    operations_qkmp,
+    operations_qssp,
+    quantum_modules,
+)
+from qsotn.service.http.answer import Receive, Scope, Send, Sending, send_answer
+from qsotn.service.http.context import Deployment, Mailbox, Readiness, Service, Worker
+from qsotn.service.http.messages import interface_operations
+from qsotn.service.http.metrics import Metrics
+from qsotn.service.http.openapi import openapi_document
+from qsotn.service.http.operation import Operation
+from qsotn.service.http.problems import NOT_FOUND, HttpProblem, answer_to
+from qsotn.service.http.request import ClientGone, check_size
+from qsotn.service.http.resource import OPERATION, Resource
+
+_BY_ROLE: Final[dict[Role, tuple[Operation, ...]]] = {
+    Role.POMP: operations_pomp.OPERATIONS + operations_lines.OPERATIONS,
+    Role.PMP: mailbox.OPERATIONS + operations_pmp.OPERATIONS,
+    Role.QSSP: operations_qssp.OPERATIONS,
+    Role.KM: operations_km.OPERATIONS + quantum_modules.OPERATIONS,
+    Role.QKMP: operations_qkmp.OPERATIONS,
+    Role.CPE: operations_cpe.OPERATIONS,
+}
+_NONE: Final = "none"
+"""The operation of a request that reached none, for the metrics."""
+
+
+def operations_of(role: Role) -> tuple[Operation, ...]:
+    """Return everything that a party of this role serves; what is used most comes first."""
+    return (*interface_operations(role), *_BY_ROLE[role], *operations_common.OPERATIONS, *health.OPERATIONS)
+
+
+def document(role: Role) -> dict[str, Any]:
+    """Return the OpenAPI document of a role's service."""
+    return openapi_document(role, operations_of(role))
+
+
+def rendered(role: Role) -> bytes:
+    """Return the document as it is served and as it lies in a file: indented JSON and a line feed."""
+    return msgspec.json.format(msgspec.json.encode(document(role)), indent=1) + b"\n"
+
+
+def make_application(
+    worker: Worker,
+    role: Role,
+    ready: Callable[[], Readiness],
+    registry: CollectorRegistry,
+    mailbox: Mailbox | None,
+    deployment: Deployment,
+) -> Application:
+    """Make the application that serves one party. Its request metrics are registered in `registry`."""
+    service = Service(role, worker, ready, registry, mailbox, deployment, rendered(role))
+    return Application(_router(service), Metrics(registry))
+
+
+def _router(service: Service) -> Router:
+    by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in operations_of(service.role):
+        by_path[operation.path][operation.method] = operation
+    routes = [Route(path, Resource(service, methods)) for path, methods in by_path.items()]
+    return Router(routes, redirect_slashes=False, default=_not_found)
+
+
+async def _not_found(scope: Scope, _: Receive, __: Send) -> None:
+    raise HttpProblem(NOT_FOUND, f"there is nothing at {scope['path']}")
+
+
+class Application:
+    """Serves requests, and answers every one: the one place where errors become problem documents."""
+
+    def __init__(self, router: Router, metrics: Metrics) -> None:
+        self._router = router
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or another of the server's events."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        began, sending = time.perf_counter(), Sending(send, scope["method"])
+        try:
+            await self._serve(scope, receive, sending)
+        except ClientGone:
+            return
+        finally:
+            self._metrics.note(scope.get(OPERATION, _NONE), sending.status, time.perf_counter() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, sending: Sending) -> None:
+        try:
+            check_size(scope)
+            await self._router(scope, receive, sending)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if sending.status:  # half an answer cannot be taken back: the server ends the connection
+                raise
+            await send_answer(sending, answer_to(error, scope["method"], scope["path"]))

@@ -1,0 +1,91 @@
+"""What an application works with: the desk it asks, and what it is told about its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from qsotn.domain import LineId, PartyId, Role
+from qsotn.ports import Posted
+from qsotn.runtime import Node
+from qsotn.runtime.admission import Bearer
+from qsotn.service.orders import Terms
+from qsotn.service.worker import Receipts
+
+T = TypeVar("T")
+
+
+class Peer(Protocol):
+    """Who is at the other end of the connection, by its verified certificate (`scope["extensions"]["tls"]["peer"]`)."""
+
+    @property
+    def party(self) -> PartyId:
+        """`role/name`."""
+
+    @property
+    def role(self) -> Role:
+        """The role that the identifier begins with."""
+
+
+class Worker(Protocol):
+    """The desk, as `service.worker.DeskWorker` offers it."""
+
+    async def call(self, function: Callable[[Node], T]) -> T:
+        """Run a repeatable function at the desk. Raises what it raises, and `Overloaded`."""
+
+    async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
+        """Take datagrams; what was taken is durable. Raises `Overloaded`."""
+
+
+class Mailbox(Protocol):
+    """The outbox of a PMP as devices see it, which have no address and collect."""
+
+    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
+        """Return datagrams for a device, on lease to it; wait up to `wait_s` seconds for the first one."""
+
+    async def acknowledge(self, device: PartyId, numbers: Sequence[int]) -> None:
+        """Note durably that a device has these datagrams; numbers that are not its own change nothing."""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether a service can do its work now; `reasons` say why not."""
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+def no_alarms(_: LineId) -> tuple[str, ...]:
+    """Say that no line terminal of this process reports anything."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a process knows of itself that its party does not. `started_at` in microseconds since the epoch.
+
+    `terms` are what a POMP's orders are given under; without them, orders are refused. `alarms` tells what a device's
+    line terminal reports.
+    """
+
+    started_at: int
+    store: Literal["sqlite", "postgresql"]
+    terms: Terms | None = None
+    alarms: Callable[[LineId], tuple[str, ...]] = no_alarms
+
+
+@dataclass(frozen=True)
+class Service:
+    """One party's service, as its endpoints see it."""
+
+    role: Role
+    worker: Worker
+    ready: Callable[[], Readiness]
+    registry: CollectorRegistry
+    mailbox: Mailbox | None
+    deployment: Deployment
+    document: bytes
+    """The OpenAPI document it serves."""

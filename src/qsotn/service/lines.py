@@ -1,0 +1,213 @@
+"""A device's line as a process carries it: one multiframe a UDP datagram, one client frame a UDP datagram.
+
+The UDP "fibre" is an emulator: it has neither the rate nor the light of an OTU. What crosses it are the real frames.
+Everything here runs in the desk thread, between two transactions, since keys pass from the store into the terminal.
+
+The line keeps itself: end A asks for new keys when the rekey interval is over, and when nothing authentic has arrived
+for a while, because after a restart one end or both have no key. What was carried is written down before any message
+is taken, so that a device that is told to stop reports all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from qsotn.domain import LineId
+from qsotn.errors import Refusal, UsageError
+from qsotn.parties.cpe import LineState
+from qsotn.procedures import leased_line
+from qsotn.runtime import Node
+from qsotn.service.config import LineSection, split_address
+from qsotn.service.equipment import Equipment
+
+LARGEST_UDP: Final = 65_507
+RECEIVE_BUFFER: Final = 8 * 1024 * 1024
+_SO_RCVBUFFORCE: Final = 33
+"""Linux, socket(7): for who may administer the network; others get what the system allows."""
+BURST: Final = 8
+"""Multiframes in one turn, so that messages wait no longer than these take."""
+FRAMES_A_TURN: Final = 256
+IDLE_S, UNKEYED_S, NO_LINE_S = 0.02, 0.005, 0.05
+"""Between two multiframes that carry nothing: in service, while keys are being confirmed; and looking for a line."""
+PATIENCE_S: Final = 3.0
+"""Several times what two proofs in GCC1 take to cross."""
+REKEY_LIFETIME_US: Final = 120 * 1_000_000
+_log = structlog.get_logger("line")
+
+
+class Line:
+    """A device's line port and client port. Called by the desk thread whenever it is idle."""
+
+    def __init__(self, section: LineSection, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._fibre = _bound(section.local)
+        self._far = split_address(section.remote)
+        self._client = _bound(section.client_port)
+        self._host: tuple[str, int] | None = None
+        self._monotonic = monotonic
+        self._equipment: Equipment | None = None
+        self._seen = -1
+        self._pending = b""
+        self._last_sent = self._last_rekey = self._last_authentic = 0.0
+        self._authentic = 0
+        self._recorded = (0, 0)
+
+    @property
+    def equipment(self) -> Equipment | None:
+        """The terminal at work, if this device serves a line."""
+        return self._equipment
+
+    def close(self) -> None:
+        """Close both ports."""
+        self._fibre.close()
+        self._client.close()
+
+    def before(self, node: Node) -> None:
+        """Write down what was carried: a message may stop the line and ask for it."""
+        if self._equipment is not None and self._equipment.node is node:
+            self._record(self._equipment)
+
+    def idle(self, node: Node) -> float:
+        """Carry what there is; return after how many seconds to be called again."""
+        if node.changes != self._seen:
+            self._look(node)
+        equipment = self._equipment
+        if equipment is None:
+            self._drop_arrivals()
+            return NO_LINE_S
+        busy = self._receive(equipment) | self._exchange_with_client(equipment) | self._transmit(equipment)
+        equipment.take_events()
+        self._keep_keyed(equipment)
+        if busy:
+            return 0.0
+        return IDLE_S if equipment.encrypting else UNKEYED_S
+
+    # --- which line -------------------------------------------------------------------------------------------------
+
+    def _look(self, node: Node) -> None:
+        with node.desk() as cpe:
+            served = next((line.line for line in cpe.lines.values() if line.state is not LineState.STOPPED), None)
+        if self._equipment is not None and self._equipment.line != served:
+            self._stop(self._equipment)
+        if self._equipment is None and served is not None:
+            self._begin(node, served)
+        if self._equipment is not None:
+            self._equipment.take_keys()
+        self._seen = node.changes
+
+    def _begin(self, node: Node, line: LineId) -> None:
+        self._equipment = Equipment(node, line)
+        self._last_rekey = self._last_authentic = self._monotonic()
+        self._authentic, self._recorded = 0, (0, 0)
+        _log.info("line begins", line=line, end=self._equipment.end)
+
+    def _stop(self, equipment: Equipment) -> None:
+        equipment.erase()
+        self._equipment, self._pending = None, b""
+        _log.info("line stopped", line=equipment.line)
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _receive(self, equipment: Equipment) -> bool:
+        received = False
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            for _ in range(BURST * 2):
+                equipment.terminal.receive(self._fibre.recv(LARGEST_UDP))
+                received = True
+        return received
+
+    def _drop_arrivals(self) -> None:
+        """A port that serves no line takes nothing: neither from the fibre nor from the client."""
+        for port in (self._fibre, self._client):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                for _ in range(FRAMES_A_TURN):
+                    port.recv(LARGEST_UDP)
+
+    def _exchange_with_client(self, equipment: Equipment) -> bool:
+        taken = self._take_from_client(equipment)
+        delivered = equipment.terminal.deliver()
+        if self._host is not None:
+            for frame in delivered:
+                with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                    self._client.sendto(frame, self._host)
+        return taken or bool(delivered)
+
+    def _take_from_client(self, equipment: Equipment) -> bool:
+        taken = False
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            for _ in range(FRAMES_A_TURN):
+                if not self._pending:
+                    self._pending, self._host = self._client.recvfrom(LARGEST_UDP)
+                if not _offer(equipment, self._pending):
+                    return True
+                self._pending, taken = b"", True
+        return taken
+
+    def _transmit(self, equipment: Equipment) -> bool:
+        now, sent = self._monotonic(), 0
+        gap = IDLE_S if equipment.encrypting else UNKEYED_S
+        # Without a key client frames wait, and a burst would carry nothing but zeros.
+        while sent < BURST and ((equipment.terminal.waiting and equipment.encrypting) or now - self._last_sent >= gap):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                self._fibre.sendto(equipment.terminal.transmit(), self._far)
+            self._last_sent, sent = now, sent + 1
+        return bool(equipment.terminal.waiting) and equipment.encrypting
+
+    # --- keys -------------------------------------------------------------------------------------------------------
+
+    def _keep_keyed(self, equipment: Equipment) -> None:
+        now, authentic = self._monotonic(), equipment.authentic_multiframes
+        if authentic > self._authentic and equipment.encrypting:
+            self._authentic, self._last_authentic = authentic, now
+        interval = equipment.rekey_interval_s
+        if now - self._last_rekey >= interval or now - self._last_authentic >= PATIENCE_S:
+            self._ask(equipment)
+            self._last_rekey = self._last_authentic = now
+
+    def _ask(self, equipment: Equipment) -> None:
+        if not equipment.may_ask:
+            return
+        try:
+            equipment.node.begin(
+                lambda cpe, work: leased_line.begin_rekey(cpe, work, equipment.line, REKEY_LIFETIME_US)
+            )
+        except Refusal as no:
+            _log.info("no new keys asked for", line=equipment.line, reason=str(no))
+
+    def _record(self, equipment: Equipment) -> None:
+        counters = equipment.terminal.counters()
+        carried = (counters.multiframes_sent, counters.multiframes_received)
+        if carried != self._recorded:
+            equipment.record()
+            self._recorded = carried
+
+
+def _offer(equipment: Equipment, frame: bytes) -> bool:
+    """Hand a client frame in; one that is no Ethernet frame is dropped, as a port does. False if it must wait."""
+    try:
+        return equipment.terminal.offer(frame)
+    except UsageError as error:
+        _log.debug("client frame dropped", reason=str(error))
+        return True
+
+
+def _bound(address: str) -> socket.socket:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    opened.setblocking(False)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise UsageError(f"the UDP port {address} of this device cannot be opened: {error.strerror}") from error
+    return opened

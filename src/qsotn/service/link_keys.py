@@ -1,0 +1,100 @@
+"""A key manager's side of its QKD links: what the modules at its end ask of it and bring to it (ITU-T's Kq).
+
+Each end of a link keeps a pool of one-time authentication keys. Before an exchange both ends burn the same one,
+durably, so that a crash in the middle costs a key and never uses one twice; the key that a block withholds refills the
+pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from qsotn.domain import Secret
+from qsotn.errors import KeyShortage, Refusal
+from qsotn.parties.desk import Collection, Desk
+from qsotn.parties.km import Km
+from qsotn.procedures import key_supply
+from qsotn.procedures.turn import Work
+from qsotn.quantum.ledger import BlockLedger
+
+POOL_DEPTH: Final = 32
+"""One-time authentication keys that two ends share when a link is installed."""
+AUTHENTICATION_BYTES: Final = 64
+
+
+class LinkStatus(msgspec.Struct, frozen=True):
+    """What the modules of a link need to know of this end."""
+
+    link: str
+    available_bits: int
+    """What this end may still allocate."""
+    last_exchange: int
+    installed: bool
+    """Whether the first authentication keys are here."""
+
+
+def status(km: Km, link: str) -> LinkStatus:
+    """Return how this end of a link stands."""
+    installed = any(True for _ in _pool(km.desk).items(f"{link}/", limit=1))
+    return LinkStatus(link, km.available_bits(link), last_exchange(km, link), installed)
+
+
+def install(km: Km, link: str, keys: Sequence[Secret]) -> None:
+    """Keep the first authentication keys, as an installer brings them in a sealed envelope; once."""
+    if status(km, link).installed or last_exchange(km, link):
+        return
+    for number, key in enumerate(keys, 1):
+        _keep(km.desk, link, number, key)
+
+
+def last_exchange(km: Km, link: str) -> int:
+    """Return the number of the newest exchange that began at this end."""
+    return _exchanges(km.desk).get(link) or 0
+
+
+def begin_exchange(km: Km, link: str, number: int) -> Secret:
+    """Take the authentication key of one exchange out of the pool for good, before the exchange it will serve.
+
+    Raises `Refusal` REPLAYED for a number that is not new, `KeyShortage` if there is no such key.
+    """
+    if number <= last_exchange(km, link):
+        raise Refusal("REPLAYED", f"exchange {number} of {link} is not after {last_exchange(km, link)}")
+    place = _place(link, number)
+    wrapped = _pool(km.desk).get(place)
+    if wrapped is None:
+        raise KeyShortage(f"{km.desk.party} has no authentication key {number} for {link}; install the link anew")
+    _pool(km.desk).delete(place)
+    _exchanges(km.desk).put(link, number)
+    return Secret(km.desk.vault.unwrap(wrapped, place.encode()).reveal())
+
+
+def deposit(km: Km, work: Work, link: str, number: int, block: Secret, ledger: BlockLedger, withheld: Secret) -> None:
+    """Take this end's copy of a distilled block, and the key it withheld for a later exchange.
+
+    The end whose name sorts first tells the other, and both compare before either allocates. Raises `KeyReuse` for a
+    number that was deposited before.
+    """
+    km.deposit(link, number, block, msgspec.to_builtins(ledger))
+    _keep(work.desk, link, number + POOL_DEPTH, withheld)
+    if km.desk.party < km.configuration.links[link]:
+        key_supply.announce(km, work, link, number)
+
+
+def _pool(desk: Desk) -> Collection[bytes]:
+    return desk.collection("link-authentication", bytes)
+
+
+def _exchanges(desk: Desk) -> Collection[Any]:
+    return desk.collection("link-exchanges", int)
+
+
+def _keep(desk: Desk, link: str, number: int, key: Secret) -> None:
+    place = _place(link, number)
+    _pool(desk).put(place, desk.vault.wrap(key, place.encode()))
+
+
+def _place(link: str, number: int) -> str:
+    return f"{link}/{number:08}"

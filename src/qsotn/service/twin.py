@@ -1,0 +1,190 @@
+"""The twin's process: it stands for the QKD modules at both ends of every link, and feeds the key managers.
+
+For each link it asks both ends how they stand, and when one of them can allocate less than it should, has both burn the
+same authentication key, distils a block, and brings each end its own copy. It keeps nothing: after a kill the next
+exchange has the next number, and costs no more than the authentication key that was burned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+
+from qsotn.adapters.transport.http import HttpPeer
+from qsotn.domain import PartyId, Role, Secret
+from qsotn.errors import LineError
+from qsotn.quantum.ledger import BlockLedger
+from qsotn.service.config import TwinConfiguration, TwinLink
+from qsotn.service.host import monitored, stopped_by_signals
+from qsotn.service.http.context import Readiness
+from qsotn.service.http.health import Monitoring
+from qsotn.service.http.quantum_modules import Block, Exchange, ExchangeKey, FirstKeys
+from qsotn.service.identity_files import Credentialed
+from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
+from qsotn.service.observability import configure_logging
+
+T = TypeVar("T")
+
+LOOK_S: Final = 1.0
+RETRY_S: Final = 2.0
+_OK, _NOTHING = 200, 204
+_log = structlog.get_logger("twin")
+
+
+def run(configuration: TwinConfiguration) -> None:
+    """Feed all links until SIGTERM or SIGINT."""
+    configure_logging(configuration.log, "qkd/twin")
+    asyncio.run(_serve(configuration))
+
+
+async def _serve(configuration: TwinConfiguration) -> None:
+    stopping, fed = asyncio.Event(), Fed(link.name for link in configuration.links)
+    with stopped_by_signals(stopping):
+        async with contextlib.AsyncExitStack() as stack:
+            pool = stack.enter_context(ProcessPoolExecutor(1, initializer=_leave_signals))
+            ends = [_ends_of(link, configuration) for link in configuration.links]
+            await stack.enter_async_context(
+                monitored(configuration.listen.monitoring, Monitoring(fed.readiness, CollectorRegistry()))
+            )
+            tasks = [
+                asyncio.create_task(_feed(link, pair, configuration.keys.fill_bits, pool, fed))
+                for link, pair in zip(configuration.links, ends, strict=True)
+            ]
+            told = asyncio.create_task(stopping.wait())
+            done, _ = await asyncio.wait([told, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in (told, *tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for pair in ends:
+                for end in pair:
+                    await end.close()
+            for ended in done - {told}:
+                ended.result()
+
+
+class Fed:
+    """Which links have had their first keys: the twin is ready when all have."""
+
+    def __init__(self, links: Any) -> None:
+        self._waiting = set(links)
+
+    def note(self, link: str) -> None:
+        """Both ends of this link have what they should have."""
+        self._waiting.discard(link)
+
+    def readiness(self) -> Readiness:
+        """Say whether every link was filled once."""
+        return Readiness(not self._waiting, tuple(f"{link} has no keys yet" for link in sorted(self._waiting)))
+
+
+class ModuleEnd:
+    """The modules at one end of one link: what they say to that end's key manager."""
+
+    def __init__(self, link: TwinLink, km: PartyId, urls: tuple[str, ...], tls: Credentialed) -> None:
+        self._path = f"/kq/v1/links/{link.name}"
+        self._tls = tls
+        self._peer = HttpPeer(km, urls, lambda: tls.client(km))
+
+    async def status(self) -> LinkStatus:
+        """Return how this end stands. Raises `LineError`."""
+        self._tls.reload()
+        return await self._ask("GET", "", None, LinkStatus)
+
+    async def install(self, keys: tuple[bytes, ...]) -> None:
+        """Bring the first authentication keys. Raises `LineError`."""
+        await self._tell("PUT", "/first-keys", FirstKeys(keys))
+
+    async def begin(self, number: int) -> Secret:
+        """Have this end burn its key of an exchange. Raises `LineError`."""
+        return Secret((await self._ask("POST", "/exchanges", Exchange(number), ExchangeKey)).key)
+
+    async def deposit(self, block: Block) -> None:
+        """Bring this end's copy of a block. Raises `LineError`."""
+        await self._tell("POST", "/blocks", block)
+
+    async def _ask(self, method: str, path: str, body: msgspec.Struct | None, answer: type[T]) -> T:
+        content = await self._peer.ask(method, self._path + path, body, _OK)
+        try:
+            return msgspec.json.decode(content, type=answer)
+        except msgspec.DecodeError as error:
+            raise LineError(f"{self._peer.party} answered something else than {answer.__name__}: {error}") from None
+
+    async def _tell(self, method: str, path: str, body: msgspec.Struct) -> None:
+        await self._peer.ask(method, self._path + path, body, _NOTHING)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._peer.close()
+
+
+def _ends_of(link: TwinLink, configuration: TwinConfiguration) -> tuple[ModuleEnd, ModuleEnd]:
+    tls = Credentialed(PartyId(f"{Role.QKD}/{link.name}"), link.tls)
+    one, other = (ModuleEnd(link, km, configuration.peers[km], tls) for km in link.ends)
+    return one, other
+
+
+async def _feed(
+    link: TwinLink, ends: tuple[ModuleEnd, ModuleEnd], fill_bits: int, pool: ProcessPoolExecutor, fed: Fed
+) -> None:
+    while True:
+        try:
+            states = [await end.status() for end in ends]
+            if not all(state.installed for state in states) and not any(state.last_exchange for state in states):
+                await _install(ends)
+            elif min(state.available_bits for state in states) < fill_bits:
+                await _exchange(link, ends, 1 + max(state.last_exchange for state in states), pool)
+            else:
+                fed.note(link.name)
+                await asyncio.sleep(LOOK_S)
+        except LineError as error:
+            _log.warning("link not fed", link=link.name, reason=str(error))
+            await asyncio.sleep(RETRY_S)
+
+
+async def _install(ends: tuple[ModuleEnd, ModuleEnd]) -> None:
+    keys = tuple(os.urandom(AUTHENTICATION_BYTES) for _ in range(POOL_DEPTH))
+    for end in ends:
+        await end.install(keys)
+
+
+async def _exchange(link: TwinLink, ends: tuple[ModuleEnd, ModuleEnd], number: int, pool: ProcessPoolExecutor) -> None:
+    keys = [await end.begin(number) for end in ends]
+    blocks = await asyncio.get_running_loop().run_in_executor(
+        pool, _distil, link.name, number, keys[0].reveal(), keys[1].reveal()
+    )
+    for end, block in zip(ends, blocks, strict=True):
+        await end.deposit(block)
+    ledger = blocks[0].ledger
+    _log.info("block distilled", link=link.name, block=number, qber=round(ledger.error_rate, 4), bits=ledger.net_bits)
+
+
+def _distil(link: str, number: int, key_a: bytes, key_b: bytes) -> tuple[Block, Block]:
+    """Distil one block, in a process of its own: light takes all of a processor."""
+    from qsotn.quantum.link import distil_block
+    from qsotn.quantum.parameters import METRO
+
+    seed = int.from_bytes(os.urandom(8))
+    keys = (Secret(key_a), Secret(key_b))
+    one, other = distil_block(METRO, link, number, os.urandom, os.urandom, seed, keys)
+    return _block(number, one.ledger, one.key, one.next_authentication), _block(
+        number, other.ledger, other.key, other.next_authentication
+    )
+
+
+def _block(number: int, ledger: BlockLedger, key: Secret, withheld: Secret) -> Block:
+    return Block(number, key.reveal(), withheld.reveal(), ledger)
+
+
+def _leave_signals() -> None:
+    """A worker process ends with its parent's word, not with the terminal's."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN if name is signal.SIGINT else lambda *_: sys.exit(0))

@@ -1,0 +1,317 @@
+"""The desk thread: everything that reads or changes a party happens here, one thing after another.
+
+The core is synchronous and a store belongs to one thread, so the event loop hands work over and waits for its end.
+While one transaction is being made durable, others gather; all datagrams that have gathered are then taken in one
+transaction (group commit: one sync of the disk and one signature for all of them).
+
+What always holds: a future resolves only after the transaction that it waits for is durable. What waits is bounded;
+beyond that `Overloaded` is raised at once, so that a party that is asked too much says so instead of growing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from qsotn.domain import PartyId, ProcedureId
+from qsotn.errors import LocalError, QsotnError, StoreConflict, StoreError
+from qsotn.ports import Posted, Store
+from qsotn.runtime import Node
+from qsotn.runtime.admission import Bearer
+
+T = TypeVar("T")
+
+LARGEST_BATCH: Final = 64
+"""Datagrams in one transaction."""
+ATTEMPTS: Final = 12
+"""How often a transaction that collided with another replica's is tried again."""
+LONGEST_PAUSE_S: Final = 0.2
+IDLE_S: Final = 3600.0
+
+
+class Overloaded(LocalError):
+    """Too much is waiting at this party's desk; ask again after a moment."""
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """What became of several datagrams, by position: whose procedure it is, or why it was refused."""
+
+    taken: dict[int, ProcedureId] = field(default_factory=dict)
+    refused: dict[int, QsotnError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Datagrams:
+    datagrams: Sequence[bytes]
+    bearer: Bearer
+    future: asyncio.Future[Receipts]
+
+
+@dataclass(frozen=True)
+class _Call:
+    function: Callable[[Node], Any]
+    future: asyncio.Future[Any]
+
+
+class Outlet(Protocol):
+    """Who is told, in the event loop, what was committed to be sent."""
+
+    def posted(self, posted: Sequence[Posted]) -> None:
+        """These datagrams are on lease to this process."""
+
+    def mail(self, collectors: Collection[PartyId]) -> None:
+        """Something waits for these to collect it."""
+
+
+Idle = Callable[[Node], float]
+"""Called when nothing waits; returns after how many seconds it wants to be called again."""
+
+
+def _never(_: Node) -> float:
+    return IDLE_S
+
+
+class DeskWorker:
+    """The desk thread of one party, and its queue."""
+
+    def __init__(
+        self,
+        open_node: Callable[[], tuple[Node, Store]],
+        limit: int,
+        idle: Idle = _never,
+        before: Callable[[Node], None] | None = None,
+    ) -> None:
+        """`before` is called ahead of every batch of datagrams, in the desk thread."""
+        self._open_node = open_node
+        self._limit = limit
+        self._idle = idle
+        self._before = before
+        self._waiting: deque[_Datagrams | _Call] = deque()
+        self._count = 0
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._outlet: Outlet | None = None
+        self._node: Node | None = None
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._opened: asyncio.Future[Node]
+        self.failed: asyncio.Future[None]
+        """Raises what ended the desk thread, if anything but `stop` does."""
+
+    # --- from the event loop ----------------------------------------------------------------------------------------
+
+    async def start(self, outlet: Outlet | None = None) -> Node:
+        """Open the party in its thread. Raises what opening it raises."""
+        self._loop, self._outlet = asyncio.get_running_loop(), outlet
+        self._opened, self.failed = self._loop.create_future(), self._loop.create_future()
+        self._thread.start()
+        self._node = await self._opened
+        return self._node
+
+    async def stop(self) -> None:
+        """Finish what waits, and close the store."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
+        """Take datagrams that `bearer` handed over; the result says which of them are durable here.
+
+        Raises `Overloaded`.
+        """
+        future: asyncio.Future[Receipts] = self._loop.create_future()
+        self._enqueue(_Datagrams(datagrams, bearer, future), len(datagrams))
+        return await future
+
+    async def call(self, function: Callable[[Node], T]) -> T:
+        """Run a function at the desk; it may be run again if another replica was faster, and must be repeatable.
+
+        Raises what it raises, and `Overloaded`.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._enqueue(_Call(function, future), 1)
+        return await future
+
+    def acknowledge(self, numbers: Sequence[int]) -> None:
+        """Note that next hops have these datagrams; written down with the next transaction."""
+        if self._node is not None:
+            self._node.acknowledge(numbers)
+
+    @property
+    def waiting(self) -> int:
+        """How many datagrams and calls wait."""
+        return self._count
+
+    def _enqueue(self, job: _Datagrams | _Call, weight: int) -> None:
+        with self._condition:
+            if self._stopping:
+                raise Overloaded("this party is stopping")
+            if self._count + weight > self._limit:
+                raise Overloaded(f"{self._count} things wait at this desk already; the limit is {self._limit}")
+            self._waiting.append(job)
+            self._count += weight
+            self._condition.notify()
+
+    # --- in the desk thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            node, store = self._open_node()
+        except BaseException as error:  # noqa: BLE001  (whoever awaits start() must hear of anything that went wrong)
+            self._loop.call_soon_threadsafe(self._opened.set_exception, error)
+            return
+        self._loop.call_soon_threadsafe(self._opened.set_result, node)
+        try:
+            self._work(node)
+        except BaseException as error:  # noqa: BLE001  (a desk that died must end the process, not leave it deaf)
+            self._loop.call_soon_threadsafe(_reject, self.failed, error)
+        finally:
+            store.close()
+
+    def _work(self, node: Node) -> None:
+        due = time.monotonic()
+        while True:
+            jobs = self._next_jobs(due - time.monotonic())
+            if jobs is None:
+                return
+            if jobs and isinstance(jobs[0], _Call):
+                self._do(node, jobs[0])
+            elif jobs:
+                self._take(node, [job for job in jobs if isinstance(job, _Datagrams)])
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._idle(node)
+                self._hand_out(node, lambda: None)
+
+    def _next_jobs(self, patience: float) -> list[_Datagrams | _Call] | None:
+        """Return one call, or all datagrams that have gathered; nothing after `patience` seconds; None at the end."""
+        with self._condition:
+            if not self._waiting and not self._stopping and patience > 0:
+                self._condition.wait(patience)
+            if not self._waiting:
+                return None if self._stopping else []
+            jobs = [self._waiting.popleft()]
+            size = _weight(jobs[0])
+            while self._may_join(jobs[0], size):
+                jobs.append(self._waiting.popleft())
+                size += _weight(jobs[-1])
+            self._count -= size
+            return jobs
+
+    def _may_join(self, first: _Datagrams | _Call, size: int) -> bool:
+        if isinstance(first, _Call) or not self._waiting or isinstance(self._waiting[0], _Call):
+            return False
+        return size + _weight(self._waiting[0]) <= LARGEST_BATCH
+
+    def _take(self, node: Node, jobs: list[_Datagrams]) -> None:
+        if self._before is not None:
+            self._before(node)
+        together = [(data, job.bearer) for job in jobs for data in job.datagrams]
+        receipts = _take_all(node, together)
+        finished, first = [], 0
+        for job in jobs:
+            finished.append((job.future, _cut(receipts, first, len(job.datagrams))))
+            first += len(job.datagrams)
+        self._hand_out(node, partial(_resolve_all, finished))
+
+    def _do(self, node: Node, job: _Call) -> None:
+        try:
+            result = _repeated(lambda: job.function(node))
+        except Exception as failure:  # noqa: BLE001  (it is raised again where the call was made)
+            self._hand_out(node, partial(_reject, job.future, failure))
+        else:
+            self._hand_out(node, partial(_resolve_all, [(job.future, result)]))
+
+    def _hand_out(self, node: Node, finish: Callable[[], object]) -> None:
+        """Back to the event loop: results, and what is to be sent now that it is durable."""
+        posted, mail, outlet = node.posted(), node.mail(), self._outlet
+
+        def in_loop() -> None:
+            finish()
+            if outlet is not None:
+                outlet.posted(posted)
+                outlet.mail(mail)
+
+        self._loop.call_soon_threadsafe(in_loop)
+
+
+def _weight(job: _Datagrams | _Call) -> int:
+    return len(job.datagrams) if isinstance(job, _Datagrams) else 1
+
+
+def _take_all(node: Node, datagrams: Sequence[tuple[bytes, Bearer]]) -> Receipts:
+    """Take all in one transaction; if that fails, each alone, so that the fault of one is not another's."""
+    try:
+        intake = node.receive_all(datagrams)
+        return Receipts(intake.taken, dict(intake.refused))
+    except Exception as error:  # noqa: BLE001  (each datagram alone shows whose it is)
+        if isinstance(error, StoreError) and not isinstance(error, StoreConflict):
+            return Receipts({}, dict.fromkeys(range(len(datagrams)), error))
+    receipts = Receipts()
+    for position, one in enumerate(datagrams):
+        _take_one(node, one, position, receipts)
+    return receipts
+
+
+def _take_one(node: Node, one: tuple[bytes, Bearer], position: int, receipts: Receipts) -> None:
+    try:
+        intake = _repeated(lambda: node.receive_all([one]))
+    except Exception as error:  # noqa: BLE001  (told to whoever sent it, and logged there)
+        receipts.refused[position] = _as_refusal(error)
+        return
+    if intake.refused:
+        receipts.refused[position] = intake.refused[0]
+    else:
+        receipts.taken[position] = intake.taken[0]
+
+
+class Defect(LocalError):
+    """Something that no error of ours describes; its cause is chained."""
+
+
+def _as_refusal(error: Exception) -> QsotnError:
+    if isinstance(error, QsotnError):
+        return error
+    defect = Defect(f"a datagram could not be handled ({type(error).__name__})")
+    defect.__cause__ = error
+    return defect
+
+
+def _repeated(act: Callable[[], T]) -> T:
+    """Act; again, a moment later, as long as another replica is faster. Raises `StoreConflict` in the end."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return act()
+        except StoreConflict:
+            if attempt == ATTEMPTS - 1:
+                raise
+            # Two that collided once would collide again in step: chance keeps them apart.
+            time.sleep(random.random() * min(LONGEST_PAUSE_S, 0.002 * 2**attempt))  # noqa: S311  (no secret)
+    raise AssertionError("unreachable")
+
+
+def _cut(receipts: Receipts, first: int, size: int) -> Receipts:
+    within = range(first, first + size)
+    return Receipts(
+        {at - first: procedure for at, procedure in receipts.taken.items() if at in within},
+        {at - first: refused for at, refused in receipts.refused.items() if at in within},
+    )
+
+
+def _resolve_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in finished:
+        if not future.done():
+            future.set_result(result)
+
+
+def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,190 @@
+"""`service.toml`: what a service takes from it, and what it says about a bad one."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qsotn.errors import UsageError
+from qsotn.service.config import LineSection, load_configuration, load_twin, split_address
+from qsotn.service.toml_file import write_toml
+
+TLS = """
+certificate = "transport.pem"
+key = "/elsewhere/transport.key"
+operator_root = "operator.pem"
+manufacturer_root = "manufacturer.pem"
+operator_list = "operator.crl"
+manufacturer_list = "manufacturer.crl"
+"""
+CPE = f"""
+party = "cpe/jinan-1"
+state = "."
+courier = "pmp/shandong"
+[listen]
+address = "127.0.0.1:7401"
+[tls]{TLS}
+[peers]
+"pmp/shandong" = ["https://127.0.0.1:7402", "https://[::1]:7403"]
+[line]
+local = "127.0.0.1:7501"
+remote = "127.0.0.1:7502"
+client_port = "127.0.0.1:7503"
+"""
+KM = f"""
+party = "km/jinan"
+state = "state"
+[listen]
+address = "127.0.0.1:7401"
+monitoring = "127.0.0.1:7402"
+[store]
+url = "postgresql://qsotn:hidden@host/km"
+[tls]{TLS}
+[peers]
+"km/weifang" = ["https://127.0.0.1:7404"]
+[links]
+west = "km/weifang"
+"""
+TWIN = f"""
+state = "."
+[keys]
+fill_bits = 1024
+[peers]
+"km/jinan" = ["https://127.0.0.1:7403"]
+"km/weifang" = ["https://127.0.0.1:7404"]
+[[link]]
+name = "west"
+ends = ["km/jinan", "km/weifang"]
+[link.tls]{TLS}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "service.toml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_file_whatever_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, KM)
+    monkeypatch.chdir(tmp_path)
+    configuration = load_configuration(Path("service.toml"))
+    assert configuration.state == tmp_path / "state"
+    assert configuration.tls.certificate == tmp_path / "transport.pem"
+    assert configuration.tls.key == Path("/elsewhere/transport.key")
+
+
+def test_a_device_has_a_line_and_its_pmp_alone(tmp_path: Path) -> None:
+    configuration = load_configuration(written(tmp_path, CPE))
+    assert configuration.line == LineSection("127.0.0.1:7501", "127.0.0.1:7502", "127.0.0.1:7503")
+    assert configuration.peers == {"pmp/shandong": ("https://127.0.0.1:7402", "https://[::1]:7403")}
+    assert configuration.courier == "pmp/shandong"
+    assert configuration.listen.monitoring == configuration.telemetry.otlp == ""
+    assert (configuration.store.url, configuration.limits.waiting) == ("sqlite", 1024)
+
+
+def test_the_twin_has_a_certificate_for_each_link(tmp_path: Path) -> None:
+    (link,) = load_twin(written(tmp_path, TWIN)).links
+    assert (link.name, link.ends) == ("west", ("km/jinan", "km/weifang"))
+    assert link.tls.operator_list == tmp_path / "operator.crl"
+
+
+WRONG_CPE = [
+    ('state = "."', "state = 1", r"state: 1 is no path"),
+    ('state = "."', 'state = ""', r"state: '' is no path: expected a text that is not empty"),
+    ('party = "cpe/jinan-1"', 'party = "cpe"', r"party: 'cpe' is no party: expected role/name"),
+    ('party = "cpe/jinan-1"', 'party = "cpe/a b"', r"party: 'cpe/a b' is no party: a name is 1 to 56 letters"),
+    ('party = "cpe/jinan-1"', 'party = "qkd/west"', r"party: 'qkd/west' has role qkd; expected one of pomp, pmp"),
+    ('courier = "pmp/shandong"', "", r"courier: a cpe needs one; name its PMP"),
+    ('courier = "pmp/shandong"', 'courier = "km/a"', r"courier: 'km/a' has role km; expected one of pmp"),
+    ('courier = "pmp/shandong"', 'courier = "pmp/a"', r"courier: \[peers\] does not say where pmp/a is"),
+    ("127.0.0.1:7401", "7401", r"\[listen\] address: '7401' is no address: expected \"host:port\""),
+    ("127.0.0.1:7503", "127.0.0.1:0", r"\[line\] client_port: '127.0.0.1:0' has no port"),
+    ("https://127.0.0.1:7402", "http://127.0.0.1:7402", r"\[peers\] pmp/shandong: 'http://.*' is no URL of a service"),
+    ("https://127.0.0.1:7402", "https://127.0.0.1", r"\[peers\] pmp/shandong: '127.0.0.1' is no address"),
+    ("https://127.0.0.1:7402", "https://127.0.0.1:7402/a", r"is no URL of a service; expected \"https://host:port\""),
+    ('["https://127.0.0.1:7402", "https://[::1]:7403"]', "[]", r"\[peers\] pmp/shandong: the list is empty"),
+    ("[line]", "[limits]\nwaiting = 0\n[line]", r"\[limits\] waiting: 0 is too few"),
+    ("[line]", '[log]\nlevel = "loud"\n[line]', r"\[log\], level: Invalid enum value 'loud'; expected one of 'debug'"),
+    ("[line]", '[links]\nwest = "km/a"\n[line]', r"\[links\]: a cpe has no QKD links"),
+    ("operator_list", "operator_crl", r"\[tls\]: .*"),
+]
+WRONG_KM = [
+    ('state = "state"', 'state = "state"\ncourier = "pmp/shandong"', r"courier: a km has none; leave it out"),
+    ("postgresql://qsotn:hidden@host/km", "mysql://qsotn:hidden@host", r"\[store\] url: this is no store; there are"),
+    ("127.0.0.1:7402", "127.0.0.1:x", r"\[listen\] monitoring: '127.0.0.1:x' has no port"),
+    ('west = "km/weifang"', 'west = "km/yantai"', r"\[links\] west: \[peers\] does not say where km/yantai is"),
+    ('west = "km/weifang"', 'west = "qssp/jinan"', r"\[links\] west: 'qssp/jinan' has role qssp; expected one of km"),
+    ("[links]", '[line]\nlocal = "h:1"\nremote = "h:2"\nclient_port = "h:3"\n[links]', r"\[line\]: a km has no line"),
+    ('"km/weifang" =', '"operator/admin" =', r"\[peers\]: 'operator/admin' has role operator"),
+]
+WRONG_TWIN = [
+    ("fill_bits = 1024", "fill_bits = 0", r"\[keys\] fill_bits: 0 is too few"),
+    ('"km/jinan", "km/weifang"', '"km/jinan", "km/yantai"', r"'west', ends: \[peers\] does not say where km/yantai is"),
+    ('"km/jinan", "km/weifang"', '"km/jinan", "qssp/a"', r"'west', ends: 'qssp/a' has role qssp; expected one of km"),
+    ('name = "west"', 'name = "w/e"', r"\[\[link\]\] name: 'qkd/w/e' is no party"),
+    ("[keys]", '[listen]\naddress = "h:1"\n[keys]', r"\[listen\]: unknown key 'address'; known there are monitoring"),
+    ("key = ", "keys = ", r"\[\[link\]\] number 1, tls: .*"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "told"),
+    [
+        *((CPE, *row) for row in WRONG_CPE),
+        *((KM, *row) for row in WRONG_KM),
+        *((TWIN, *row) for row in WRONG_TWIN),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, old: str, new: str, told: str) -> None:
+    assert old in text
+    load: Any = load_twin if text is TWIN else load_configuration
+    with pytest.raises(UsageError, match=rf"service\.toml: {'' if told.startswith('[') else '.*'}{told}") as caught:
+        load(written(tmp_path, text.replace(old, new, 1)))
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("host.example:65535", ("host.example", 65535)),
+        ("[::1]:7401", ("::1", 7401)),
+    ],
+)
+def test_an_address_is_host_and_port(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize(
+    "address", ["", ":", ":1", "[]:1", "::1:7401", "host", "host:", "host:65536", "host:-1", "h:¹"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="is no address|has no port"):
+        split_address(address)
+
+
+def test_what_is_written_reads_back() -> None:
+    document = {
+        "text": 'a "quoted" \\ line\nand \x7f, Jinan 济南, \U0001f511',
+        "number": 7,
+        "part": 0.5,
+        "yes": True,
+        "list": ["a", "b"],
+        "none": [],
+        "table": {"km/jinan": ["https://h:1"], "inner": {"x": 1}},
+        "link": [{"name": "a", "tls": {"key": "k"}}, {"name": "b", "tls": {"key": "l"}}],
+    }
+    text = write_toml(document, "A heading\nof two lines")
+    assert tomllib.loads(text) == document
+    assert text.startswith("# A heading\n# of two lines\n")
+
+
+def test_what_toml_has_no_word_for_is_not_written() -> None:
+    with pytest.raises(TypeError, match="hold no NoneType"):
+        write_toml({"nothing": None}, "")
