@@ -8,7 +8,7 @@ every folder down to the binaries. PostgreSQL refuses to run as root, so here ro
 the binaries that `nobody` can reach (a clone under /root, or a virtual environment of mode 0700, it cannot).
 
 The server listens on 127.0.0.1, asks for a password drawn for this server alone, and syncs as it would in service. It
-ends with the process that started it, even if that is killed.
+ends with the thread that started it, even if the whole process is killed: start it from a thread that stays.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def _end_with_parent() -> None:
-    """Have the kernel ask the server for a fast shutdown (SIGINT) when the process that started it is gone."""
+    """Have the kernel ask the server for a fast shutdown (SIGINT) when the thread that started it is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
@@ -75,7 +75,7 @@ def _free_port() -> int:
 
 
 class PostgresServer:
-    """One server with one data folder. `kill` is kill -9 of its main process; `start` after it recovers from the WAL."""
+    """One server with one data folder. `kill` is kill -9 of its main process; a `start` then recovers from the WAL."""
 
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="qsotn-postgresql-"))

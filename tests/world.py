@@ -29,7 +29,6 @@ import msgspec
 from qsotn import wire
 from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.adapters.transport.local import LocalTransport
-from qsotn.service.equipment import Equipment
 from qsotn.app.province import (
     ACCOUNT,
     CPE_A,
@@ -58,9 +57,10 @@ from qsotn.parties.desk import Certificates
 from qsotn.parties.km import Km
 from qsotn.parties.pomp import DeviceState, LineState, Pomp
 from qsotn.ports import Transaction
-from qsotn.procedures import deletion, initialization, key_supply, leased_line
+from qsotn.procedures import deletion, initialization, key_supply, leased_line, rekey_order, revocation
 from qsotn.procedures.turn import Row, State, Work, read_row
 from qsotn.runtime import Node
+from qsotn.service.equipment import Equipment
 
 BEGINS_US = 1_780_000_000_000_000
 """When every world begins: microseconds since the epoch, May 2026."""
@@ -365,6 +365,26 @@ class World:
         self.run_line(lambda: not self.running())
         self.settle()
 
+    def order_rekey(self, line: LineId = LINE) -> ProcedureId:
+        """Order new keys for a line; the line and `settle` carry it out."""
+        begun: list[ProcedureId] = []
+
+        def order(pomp: Pomp, work: Work) -> None:
+            begun.append(rekey_order.begin(pomp, work, line, PMP, LIFETIME_US))
+
+        self.begin(POMP, order)
+        return begun[0]
+
+    def revoke(self, cpe: PartyId, reason: str = "stolen") -> ProcedureId:
+        """Order a device out of service for good; `settle` carries it out."""
+        begun: list[ProcedureId] = []
+
+        def order(pomp: Pomp, work: Work) -> None:
+            begun.append(revocation.begin(pomp, work, cpe, reason, PMP, LIFETIME_US))
+
+        self.begin(POMP, order)
+        return begun[0]
+
     def delete(self) -> None:
         """Order the line out of service, and see it through."""
         self.begin(POMP, lambda pomp, work: deletion.begin(pomp, work, LINE, PMP, LIFETIME_US))
@@ -483,7 +503,7 @@ def rows_of(party: Any) -> list[Row]:
 
 
 def whole_story(world: World) -> None:
-    """Two devices come into service, a line between them is established, rekeyed and deleted."""
+    """Two devices come into service, a line between them is established, rekeyed by order and deleted; one goes."""
     for cpe in (CPE_A, CPE_B):
         world.initialize(cpe)
     world.settle()
@@ -491,8 +511,12 @@ def whole_story(world: World) -> None:
     world.settle()
     world.connect()
     world.encrypt()
-    world.rekey()
+    world.order_rekey()
+    world.run_line(lambda: not world.running())
+    world.settle()
     world.delete()
+    world.revoke(CPE_A)
+    world.settle()
 
 
 # --- worlds as they begin ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The command line: `qsotn VERB`.
 
-Everything heavy is imported inside the verb that needs it, so that `--help` is instant.
+Everything heavy is imported inside the verb that needs it, so that `--help` is instant. The verbs of a province are in
+`verbs_province`, those of its operator in `verbs_operator`, benchmarks in `verbs_bench`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from qsotn import __version__
+from qsotn import __version__, verbs_bench, verbs_operator, verbs_province
 from qsotn.errors import QsotnError, UsageError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+from qsotn.verbs_common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    JsonOption,
+    default_state,
+    interruptible,
+    province_folder,
+)
 
 app = typer.Typer(
     name="qsotn",
@@ -28,7 +35,6 @@ app = typer.Typer(
 StateOption = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", help="State folder [default: ~/.local/state/qsotn/demo].")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the pictures.")]
 
 
 def main() -> None:
@@ -59,29 +65,54 @@ def options(
     """The open quantum-secure OTN leased-line platform: `qsotn demo` shows it all."""
 
 
-@app.command(epilog="Examples: qsotn demo · qsotn demo photo.raw --state run · qsotn demo --resume · qsotn demo --json")
+@app.command(
+    epilog="Examples: qsotn demo · qsotn demo photo.raw --state run · qsotn demo --resume · qsotn demo --json · "
+    "qsotn demo --against https://127.0.0.1:7400 --state province"
+)
 def demo(
     file: Annotated[Path | None, typer.Argument(help="The file to carry [default: 64 MiB, generated].")] = None,
     state: StateOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish what an interrupted run began.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what the state folder holds, and begin.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="URL",
+            help="Do it in a running province, whose POMP is at URL; --state is then the province's folder "
+            "[default: ~/.local/state/qsotn/province].",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """From one photon to one encrypted OPUk frame: distil keys, onboard two CPEs, carry FILE over an encrypted line.
 
     Exit code 0 only if the far end received exactly FILE.
     """
-    from qsotn.console.demo import run_demo
-
     if resume and fresh:
         raise UsageError("--resume finishes the run that --fresh would discard; give one of them")
-    try:
-        intact = run_demo(state or default_state(), file, resume=resume, fresh=fresh, as_json=as_json)
-    except KeyboardInterrupt:
-        typer.echo("qsotn: interrupted; finish it with: qsotn demo --resume", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if against is None:
+        intact = _demo_here(file, state or default_state("demo"), resume, fresh, as_json)
+    elif resume or fresh:
+        raise UsageError("--against keeps nothing to resume or to discard; leave --resume and --fresh out")
+    else:
+        intact = _demo_against(against, file, province_folder(state), as_json)
     if not intact:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _demo_here(file: Path | None, state: Path, resume: bool, fresh: bool, as_json: bool) -> bool:
+    from qsotn.console.demo import run_demo
+
+    with interruptible("finish it with: qsotn demo --resume"):
+        return run_demo(state, file, resume=resume, fresh=fresh, as_json=as_json)
+
+
+def _demo_against(url: str, file: Path | None, state: Path, as_json: bool) -> bool:
+    from qsotn.console.against import run_against
+
+    with interruptible(f"its line may still be there; look with: qsotn line list --state {state}"):
+        return run_against(url, state, file, as_json=as_json)
 
 
 @app.command(epilog="Example: qsotn trace 09b28e3f-2b6c-4d84-97d7-89b1f1165d82")
@@ -93,7 +124,7 @@ def trace(
     """One key's hops, photon to frame, from the parties' stores of a demo."""
     from qsotn.console.trace import show_trace
 
-    show_trace(state or default_state(), key_id, as_json=as_json)
+    show_trace(state or default_state("demo"), key_id, as_json=as_json)
 
 
 @app.command("paper-map")
@@ -104,9 +135,6 @@ def paper_map() -> None:
     typer.echo(render(), nl=False)
 
 
-def default_state() -> Path:
-    """The state folder used when none is named: under XDG_STATE_HOME, as the XDG base directories say."""
-    import os
-
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "qsotn" / "demo"
+verbs_province.add_to(app)
+verbs_operator.add_to(app)
+verbs_bench.add_to(app)

@@ -22,6 +22,8 @@ class Posted(msgspec.Struct, frozen=True):
     next_hop: PartyId
     datagram: bytes
     attempts: int
+    interface: str = ""
+    """Over which interface it travels, if whoever posted it is at hand to say so; the datagram says it too."""
 
 
 class StoredRow(msgspec.Struct, frozen=True):
@@ -63,6 +65,9 @@ class Transaction(Protocol):
 
     def delete(self, collection: str, key: str) -> None:
         """Remove one record; its absence is no error."""
+
+    def take(self, collection: str, first: str, last: str) -> Sequence[tuple[str, bytes]]:
+        """Remove the records from `first` to `last`, both included, and return them in key order."""
 
     def scan(
         self, collection: str, prefix: str = "", *, after: str = "", limit: int | None = None

@@ -17,7 +17,7 @@ from tests.world import Chance, Clock, World, deposit
 from qsotn.app import demo, links
 from qsotn.app.demo import KEY_BITS_PER_END
 from qsotn.app.province import LINKS, open_province
-from qsotn.app.report import Report
+from qsotn.app.report_form import Report
 from qsotn.app.state import STATE_VERSION, RunState, StateFolder
 from qsotn.errors import UsageError
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -177,6 +178,23 @@ def test_replicas_differ_in_their_addresses_alone(tmp_path: Path) -> None:
     assert load_configuration(state / party_place(POMP) / "service.toml").peers[QSSP] == urls
     assert load_configuration(state / party_place(CPE) / "service.toml").store.url == "sqlite"
     assert "w@host" not in (state / RECORD).read_text()
+
+
+def test_one_database_serves_all_platform_parties_and_no_device(tmp_path: Path) -> None:
+    state, record = made(tmp_path, ANYWHERE.replace('url = "sqlite"', 'url = "postgresql://host/qsotn"'))
+    stores = {one.party: load_configuration(state / one.configuration).store.url for one in record.services}
+    platform = {party for party in stores if role_of(party) is not Role.CPE}
+    assert {stores[party] for party in platform} == {"postgresql://host/qsotn"}
+    assert {url for party, url in stores.items() if party not in platform} == {"sqlite"}
+
+
+def test_no_port_is_given_twice_though_chance_would_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = (number // 3 for number in range(10_000))
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(drawn))
+    _, record = made(tmp_path)
+    services = [address for one in record.services for address in (one.url.removeprefix("https://"), one.monitoring)]
+    assert len({*services, record.twin.monitoring}) == 2 * 10 + 1
+    assert len({*record.client_ports.values(), *record.fibres[0].addresses}) == 4
 
 
 def test_ports_are_counted_up_from_the_first(tmp_path: Path) -> None:

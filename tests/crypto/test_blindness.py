@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import qsotn.crypto
-from qsotn.crypto import certificates, derivation, envelope, keyfile, session, suites
+from qsotn.crypto import certificates, derivation, envelope, keyfile, paths, session, suites
 from qsotn.crypto.identity import Identity, certificate_request, verify_certificate, verify_request
+from qsotn.crypto.revocation_lists import issue_revocation_list, read_revocation_list
+from qsotn.crypto.transport_certificates import issue_transport, verify_transport
 from qsotn.crypto.vault import Vault
 from qsotn.domain import Entropy, Secret
 from qsotn.errors import QsotnError
@@ -68,6 +70,10 @@ def examples(world: Any, draw: Draw) -> list[object]:
         suites.suite(1), request, bytes(48), closed.enc, closed.ciphertext, closed.confirmation, None, b"h"
     )
     qssp = world.qssp[1]
+    connection = issue_transport(
+        world.operator, qssp.party, qssp.signing_key.public_key().public_bytes_raw(), world.now, world.ends
+    )
+    revocations = issue_revocation_list(world.operator, {1: world.now}, 1, world.now, world.ends)
     message = envelope.sign(qssp, b"context", entries[0].reveal())  # a payload may be one, too
     return [
         *(identity for identity in (*world.qssp.values(), *world.cpe.values())),
@@ -82,6 +88,9 @@ def examples(world: Any, draw: Draw) -> list[object]:
         suites.SUITES[1].kem,
         verify_certificate(qssp.chain, world.trust, world.now),
         verify_request(certificate_request(qssp)),
+        verify_transport((connection,), world.trust, {}, world.now),
+        paths.Window(qssp.party, world.now, world.ends),
+        read_revocation_list(revocations, world.operator.certificate),
         envelope.open_signed(message, b"context", lambda _: qssp.signing_key.public_key()),
         envelope._parse(message),
         certificates.HpkeKey(suite=1, public_key=qssp.kem.public),

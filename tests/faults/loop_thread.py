@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from threading import Thread
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
-PATIENCE_S = 10.0
-"""How long a thread may take to begin, to answer, or to end."""
+PATIENCE_S = 30.0
+"""How long a thread may take to begin, to answer, or to end, on a machine that is busy."""
 
 
 class LoopThread:
-    """Holds one asynchronous context manager open, in a thread."""
+    """Holds one asynchronous context manager open, in a thread; a context manager itself."""
 
     def __init__(self, held: AbstractAsyncContextManager[object]) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="faults")
-        entered: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._left = self._executor.submit(lambda: asyncio.run(_hold(held, entered)))
-        either: tuple[Future[Any], ...] = (entered, self._left)
+        self._held = held
+        self._entered: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._left: Future[None] = Future()
+        # A daemon: a test that fails must not keep its process from ending.
+        self._thread = Thread(target=self._run, name="faults", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        either: tuple[Future[Any], ...] = (self._entered, self._left)
         wait(either, PATIENCE_S, FIRST_COMPLETED)
         if self._left.done():
-            self._end()
-        self._loop, self._over = entered.result(0)
+            self._left.result()
+        self._entered.result(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop, over = self._entered.result(0)
+        loop.call_soon_threadsafe(over.set)
+        self._left.result(PATIENCE_S)
+        self._thread.join(PATIENCE_S)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread's loop, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE_S)
+        loop, _ = self._entered.result(0)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE_S)
 
-    def stop(self) -> None:
-        """Leave the context manager and end the thread. Raises what the manager raised."""
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._end()
-
-    def _end(self) -> None:
+    def _run(self) -> None:
         try:
-            self._left.result(PATIENCE_S)
-        finally:
-            self._executor.shutdown()
+            asyncio.run(self._hold())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for this one
+            self._left.set_exception(error)
+        else:
+            self._left.set_result(None)
 
-
-async def _hold(
-    held: AbstractAsyncContextManager[object], entered: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-) -> None:
-    over = asyncio.Event()
-    async with held:
-        entered.set_result((asyncio.get_running_loop(), over))
-        await over.wait()
+    async def _hold(self) -> None:
+        over = asyncio.Event()
+        async with self._held:
+            self._entered.set_result((asyncio.get_running_loop(), over))
+            await over.wait()

@@ -57,11 +57,12 @@ class FaultProxy:
 
     def __enter__(self) -> Self:
         self._thread = LoopThread(self)
+        self._thread.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._thread is not None:
-            self._thread.stop()
+            self._thread.__exit__()
 
     # --- what a test asks and says ------------------------------------------------------------------------------------
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
 from tests.faults.connection import RESET_ON_CLOSE
+from tests.faults.loop_thread import PATIENCE_S
 from tests.faults.proxy import HOST, FaultProxy
+from tests.faults.weather import Fault
 
 ANSWER = b"answer to "
 SILENCE_S = 0.08
@@ -24,6 +27,8 @@ class Target:
 
     tls: ssl.SSLContext | None = None
     address: tuple[str, int] = (HOST, 0)
+    pause: float = 0.0
+    """Seconds in the middle of an answer."""
     connections: int = 0
     heard: bytes = b""
     committed: list[bytes] = field(default_factory=list)
@@ -61,7 +66,9 @@ class Target:
             line += data
             if line.endswith(b"\n"):
                 self.committed.append(line)
-                writer.write(ANSWER + line)
+                writer.write(ANSWER)
+                await asyncio.sleep(self.pause)
+                writer.write(line)
                 await writer.drain()
                 self.answered.append(line)
                 line = b""
@@ -116,7 +123,23 @@ async def connected(proxy: FaultProxy, tls: ssl.SSLContext | None = None) -> Asy
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; soon, or the test fails."""
-    async with asyncio.timeout(2):
+    """Wait until something holds; in a while, or the test fails."""
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await asyncio.sleep(0.002)
+
+
+Story = Callable[[Target, FaultProxy], Awaitable[None]]
+
+
+def tell(story: Story, weather: Fault | None = None) -> None:
+    """Tell a story with a target and a proxy before it. Of the proxy nothing may be left at the end."""
+
+    async def whole() -> None:
+        async with Target() as target:
+            async with FaultProxy(target.address, weather) as proxy:
+                await story(target, proxy)
+            await until(lambda: len(asyncio.all_tasks()) == 1)
+
+    asyncio.run(whole())
+    gc.collect()  # a socket that was left open would be told of here, and every warning is an error

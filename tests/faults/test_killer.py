@@ -41,9 +41,9 @@ def sleepers(*names: str) -> Iterator[tuple[Sleepers, dict[str, Process]]]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while not holds():
-        assert time.monotonic() < end, "not reached in five seconds"
+        assert time.monotonic() < end, "not reached in time"
         time.sleep(0.005)
 
 
@@ -51,7 +51,7 @@ def test_processes_die_by_sigkill_and_are_started_again() -> None:
     with sleepers("a", "b", "c") as (house, processes):
         first = {process.pid for process in processes.values()}
         killer, began = Killer(processes, house.start, Plan(1, rate=25, downtime_s=(0.0, 0.05))), time.time_ns() // 1000
-        with killer.at_work(seconds=5):
+        with killer.at_work(seconds=30):
             wait_until(lambda: first <= {death.pid for death in killer.kills})
         assert {death.returncode for death in killer.kills} == {-signal.SIGKILL}
         assert {death.name for death in killer.kills} == {"a", "b", "c"}
@@ -66,7 +66,7 @@ def test_a_seed_names_the_victims_and_their_order() -> None:
     def victims(seed: int) -> list[str]:
         with sleepers("a", "b") as (house, processes):
             killer = Killer(processes, house.start, Plan(seed, rate=40, downtime_s=(0.0, 0.0)))
-            with killer.at_work(seconds=5):
+            with killer.at_work(seconds=30):
                 wait_until(lambda: len(killer.kills) >= 5)
             return [death.name for death in killer.kills][:5]
 
@@ -78,7 +78,7 @@ def test_it_kills_as_often_as_it_was_told_and_stops_in_time() -> None:
     with sleepers("a", "b", "c") as (house, processes):
         killer, began = Killer(processes, house.start, Plan(3, rate=20, downtime_s=(0.0, 0.0))), time.monotonic()
         killer.run(0.5)
-        assert 0.5 <= time.monotonic() - began < 5
+        assert 0.5 <= time.monotonic() - began < 30
         assert 1 <= len(killer.kills) <= 25
 
 
@@ -89,7 +89,7 @@ def test_in_the_background_it_works_for_its_time_and_no_longer_than_the_block() 
         with killer.at_work(seconds=60):
             wait_until(lambda: len(killer.kills) == 2)
             assert [processes[name].poll() for name in ("a", "b")] == [-signal.SIGKILL] * 2
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert all(process.poll() is None for process in processes.values())
 
 
@@ -109,7 +109,7 @@ def test_a_process_that_cannot_be_started_again_is_told_at_the_end() -> None:
 
     with sleepers("a") as (_, processes):
         killer = Killer(processes, refuse, Plan(1, rate=50, downtime_s=(0.0, 0.0)))
-        with pytest.raises(OSError, match="a does not start"), killer.at_work(seconds=5):
+        with pytest.raises(OSError, match="a does not start"), killer.at_work(seconds=30):
             wait_until(lambda: bool(killer.kills))
 
 

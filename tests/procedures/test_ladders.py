@@ -70,6 +70,8 @@ AWAITED: dict[str, dict[str, list[str]]] = {
         "qssp-a": ["6:pomp", "8:pomp"],
         "qssp-b": ["6:pomp", "8:pomp"],
     },
+    "rekey-order": {"pmp": ["1:pomp", "3:cpe-a"], "cpe-a": ["2:pmp"], "pomp": ["4:pmp"]},
+    "revocation": {"pmp": ["1:pomp"], "pomp": ["2:pmp", "4:qssp"], "qssp": ["3:pomp"]},
     "key-supply": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
     "key-block": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
 }

@@ -5,44 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.procedures.liars import refuse_everything
 from tests.world import LIFETIME_US, World
 
 from qsotn import wire
 from qsotn.app.province import CPE_A, CPE_B, LINE, PMP, POMP, QSSP_A, QSSP_B
 from qsotn.domain import PartyId
 from qsotn.errors import OutOfOrder, Refusal
-from qsotn.messages import ProcedureRefusal
 from qsotn.parties import cpe as cpe_records
 from qsotn.parties.pomp import DeviceState, LineState
 from qsotn.procedures import deletion, leased_line
-from qsotn.procedures.catalogue import LADDERS
-from qsotn.procedures.turn import Outgoing, Row, Work, read_row
-
-NO = ProcedureRefusal("SPITE", "the platform changed its mind")
-
-
-def refuse_everything(world: World, party: PartyId) -> None:
-    """A party that turned sends a refusal to everybody, in every procedure it ever took part in."""
-
-    def send(_: Any, work: Work) -> None:
-        for row in [read_row(content) for content in work.desk.transaction.rows()]:
-            for seat in _met(row):
-                work.outgoing.append(Outgoing(work.rows.setdefault(row.key, row), seat, NO))
-
-    world.begin(party, send)
-    world.settle()
-
-
-def _met(row: Row) -> list[Any]:
-    from qsotn.runtime.failing import _neighbours
-
-    ladder = LADDERS[row.ladder]
-    return [seat for seat in _neighbours(row) if ladder.interface_between(row.seat, seat) is not None]
+from qsotn.procedures.turn import Work
 
 
 @pytest.mark.parametrize("party", [PMP, CPE_B, QSSP_B])
 def test_a_party_that_turns_undoes_nothing_that_is_complete_elsewhere(encrypted: World, party: PartyId) -> None:
     refuse_everything(encrypted, party)
+    encrypted.settle()
     assert encrypted.line_state() is LineState.ENCRYPTED
     assert encrypted.device_state(CPE_A) is DeviceState.READY
     with encrypted.desk(CPE_A) as cpe:

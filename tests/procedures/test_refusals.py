@@ -43,7 +43,9 @@ from qsotn.messages import (
     KeyFileConfirmation,
     KeyFileRequest,
     KeyFileResponse,
+    KeyServiceConfirmation,
     KeyServiceRequest,
+    RekeyDispatch,
     ServiceConfirmation,
     ServiceResponse,
     SessionKeyDelivery,
@@ -359,6 +361,19 @@ def _unknown_at_pmp(world: World) -> None:
         pmp.registrations.delete(CPE_B)
 
 
+def _revoked_at_pmp(world: World) -> None:
+    with world.desk(PMP) as pmp:
+        pmp.revoke(CPE_B, SERIALS[CPE_B])
+
+
+def _revoked_at_its_qssp(world: World) -> None:
+    def act() -> None:
+        with world.desk(QSSP_B) as qssp:
+            qssp.revoke(CPE_B)
+
+    world.when(KeyServiceConfirmation, act)
+
+
 def _other_tokens(world: World) -> None:
     def act() -> None:
         with world.desk(PMP) as pmp:
@@ -499,6 +514,8 @@ KEY_FAULTS: dict[str, tuple[str, Fault]] = {
 LINE_FAULTS: dict[str, tuple[str, Fault]] = {
     "the far device's port is busy": ("PORT_BUSY", _stale_line),
     "a device the PMP does not know": ("UNKNOWN_CPE", _unknown_at_pmp),
+    "a device the PMP has revoked": ("DEVICE_REVOKED", _revoked_at_pmp),
+    "a device its city revoked after it was admitted": ("DEVICE_REVOKED", _revoked_at_its_qssp),
     "confirmed with other tokens": ("TOKEN_MISMATCH", _other_tokens),
     "confirmed with another quality": ("QOS_INFEASIBLE", _other_quality),
     "an end that offers less": ("QOS_INFEASIBLE", _slower_offer),
@@ -618,6 +635,67 @@ def test_a_rekey_that_is_refused_leaves_the_line_encrypted_under_its_old_keys(en
             assert len(list(desk.services.values())) == 1
             assert all(kept.wrapped == () for kept in desk.generations.values())
     assert _still_carries(encrypted)
+
+
+def _unreserved(world: World) -> None:
+    with world.desk(PMP) as pmp:
+        pmp.reservations.delete(LINE)
+
+
+def _stopped(world: World) -> None:
+    _change(world, CPE_A, "lines", LINE, state=cpe_records.LineState.STOPPED)
+
+
+def _asked_by_itself(world: World) -> None:
+    """The device's own request for keys comes just before the order to ask for them."""
+    ask = partial(leased_line.begin_rekey, line=LINE, lifetime_us=LIFETIME_US)
+    world.when(RekeyDispatch, lambda: world.begin(CPE_A, ask))
+
+
+ORDER_FAULTS: dict[str, tuple[str, Fault]] = {
+    "a line the PMP has no ports for": ("UNKNOWN_LINE", _unreserved),
+    "a line the device has stopped": ("NOT_CONFIRMED", _stopped),
+    "keys are on their way already": ("REKEY_UNDER_WAY", _asked_by_itself),
+}
+ORDERED_REKEY_FAULTS = (
+    "a line that is not confirmed",
+    "a key request that counts backwards",
+    "no keys at the near key manager",
+    "the far key manager has other keys",
+    "the device burned that entry",
+)
+
+
+@pytest.mark.parametrize("name", ORDER_FAULTS)
+def test_an_order_for_new_keys_that_is_refused_begins_no_rekey(encrypted: World, name: str) -> None:
+    code, fault = ORDER_FAULTS[name]
+    fault(encrypted)
+    before = len(_of_ladder(encrypted, "rekey"))
+    procedure = encrypted.order_rekey()
+    encrypted.settle()
+    assert _codes(encrypted, procedure) == {code}
+    assert len(_of_ladder(encrypted, "rekey")) == before + (fault is _asked_by_itself)
+    with encrypted.desk(POMP) as pomp:
+        assert pomp.lines.require(LINE).generation == 1
+
+
+@pytest.mark.parametrize("name", ORDERED_REKEY_FAULTS)
+def test_a_rekey_that_is_refused_fails_the_order_it_was_to_carry_out(encrypted: World, name: str) -> None:
+    code, fault = REKEY_FAULTS[name]
+    fault(encrypted)
+    procedure = encrypted.order_rekey()
+    encrypted.settle()
+    (rekey,) = _of_ladder(encrypted, "rekey")
+    assert _codes(encrypted, procedure) == _codes(encrypted, rekey) == {code}
+    assert encrypted.line_state() is LineState.ENCRYPTED
+    with encrypted.desk(CPE_A) as device:
+        assert list(device.rekey_orders.values()) == []
+        assert device.lines.require(LINE).active == 1
+    assert _still_carries(encrypted)
+
+
+def _of_ladder(world: World, ladder: str) -> set[ProcedureId]:
+    return {row.procedure for row in world.rows(CPE_A) if row.ladder == ladder}
 
 
 def test_after_a_refused_rekey_the_next_one_succeeds(encrypted: World) -> None:

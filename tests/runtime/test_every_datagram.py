@@ -1,9 +1,9 @@
 """Someone sits on every wire: each datagram of a whole run is bent, forged, misdelivered, replayed; nothing moves.
 
-The run is both initialisations, a line, a rekey and a deletion. Before each datagram reaches its hop, the attacks of
-one row of a table are tried on it. Each must raise exactly the named error, count it, and leave all that the party
-has durably (records, journal, outbox) as it was, byte for byte; then the honest datagram goes through, so that every
-attack is tried in the very state in which it would do most harm.
+The run is both initialisations, a line, a rekey by order, a deletion and a revocation. Before each datagram reaches
+its hop, the attacks of one row of a table are tried on it. Each must raise exactly the named error, count it, and leave
+all that the party has durably (records, journal, outbox) as it was, byte for byte; then the honest datagram goes
+through, so that every attack is tried in the very state in which it would do most harm.
 """
 
 from __future__ import annotations

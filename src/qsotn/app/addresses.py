@@ -92,6 +92,8 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
             # Connections of an earlier life, which linger on for a minute, are in nobody's way.
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
+        if kind is socket.SOCK_STREAM:
+            taken.listen()  # or the next one could be given the same port
     except OSError as error:
         taken.close()
         raise UsageError(

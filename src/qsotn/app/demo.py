@@ -19,7 +19,6 @@ import msgspec
 
 from qsotn.app import links, report
 from qsotn.app.client import ReceivingHost, SendingHost
-from qsotn.service.equipment import Equipment
 from qsotn.app.province import (
     ACCOUNT,
     CPE_A,
@@ -34,6 +33,7 @@ from qsotn.app.province import (
     open_province,
     utc,
 )
+from qsotn.app.report_form import Report, compose
 from qsotn.app.state import STATE_VERSION, RunState, StateFolder
 from qsotn.app.traffic import LeasedLine, Transfer
 from qsotn.dataplane.line import Fibre
@@ -42,6 +42,7 @@ from qsotn.errors import QsotnError, UsageError
 from qsotn.parties.pomp import DeviceState, LineState, Pomp
 from qsotn.procedures import deletion, initialization, leased_line
 from qsotn.procedures.turn import State, Work
+from qsotn.service.equipment import Equipment
 
 GENERATED_BYTES = 64 << 20
 LIFETIME_US = 12 * 3600 * 1_000_000
@@ -88,6 +89,11 @@ def plan(folder: StateFolder, file: Path | None, *, resume: bool, fresh: bool, s
             f"{folder.path} holds an unfinished run of {begun.file}: "
             "finish it with --resume, or discard it with --fresh"
         )
+    return begin_anew(folder, file, size)
+
+
+def begin_anew(folder: StateFolder, file: Path | None, size: int) -> RunState:
+    """Clear a folder for a run that carries this file, or one of that size to be generated. Raises `UsageError`."""
     wanted = _new_run(folder, file, size)
     folder.clear()
     return wanted
@@ -135,13 +141,13 @@ def _new_run(folder: StateFolder, file: Path | None, size: int) -> RunState:
     return RunState(STATE_VERSION, str(file.resolve()), file.stat().st_size, generated=False)
 
 
-def run(folder: StateFolder, begun: RunState, watcher: Watcher, environment: Environment) -> report.Report:
+def run(folder: StateFolder, begun: RunState, watcher: Watcher, environment: Environment) -> Report:
     """Do, or finish, the whole run, and return its report. The folder is locked by the caller."""
     if not begun.provisioned:
         watcher.phase("province")
         folder.save(begun)
         folder.clear_parties()
-        _generate(folder, begun, environment.entropy)
+        generate(folder, begun, environment.entropy)
         make_province(folder.parties, environment.entropy, utc(environment.clock))
         begun = msgspec.structs.replace(begun, provisioned=True)
         folder.save(begun)
@@ -152,7 +158,8 @@ def run(folder: StateFolder, begun: RunState, watcher: Watcher, environment: Env
     return finished
 
 
-def _generate(folder: StateFolder, begun: RunState, entropy: Entropy) -> None:
+def generate(folder: StateFolder, begun: RunState, entropy: Entropy) -> None:
+    """Make the file that is carried, if none was given."""
     if begun.generated:
         with folder.generated.open("wb") as handle:
             for start in range(0, begun.size, 1 << 20):
@@ -177,7 +184,7 @@ class Demo:
         self._pomp = province.nodes[POMP]
         self._fibre = Fibre()
 
-    def run(self) -> report.Report:
+    def run(self) -> Report:
         """All phases, each going on from where the stores are."""
         for node in self._province.nodes.values():
             node.tick()  # what an interruption let pass its deadline has failed, and says so below
@@ -186,7 +193,7 @@ class Demo:
         line = self._establish()
         self._carry(line)
         self._delete(line)
-        return report.compose(self._province, self._begun, self._folder)
+        return compose(report.gather(self._province), self._begun, self._folder.received)
 
     # --- phases -----------------------------------------------------------------------------------------------------
 

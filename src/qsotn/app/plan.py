@@ -66,7 +66,11 @@ class Listening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the platform's stores are: `sqlite`, or a PostgreSQL URL with `{party}` in it. A device's is SQLite."""
+    """Where the platform's stores are: `sqlite`, or the URL of a PostgreSQL database. A device's is always SQLite.
+
+    In a database each party has a schema of its own; `{party}` in the URL, for a database or a user of its own, stands
+    for its name with underscores.
+    """
 
     url: str = "sqlite"
 

@@ -161,8 +161,6 @@ def _bad_stores(plan: Plan) -> Iterator[str]:
     if url != "sqlite" and not _DATABASE.fullmatch(url):
         # Not quoted: an address may hold a password.
         yield '[store] url: this is no store; there are "sqlite" and "postgresql://…"'
-    elif url != "sqlite" and "{party}" not in url:
-        yield '[store] url: every party has a database of its own; write "{party}" where its name belongs'
     for role, number in msgspec.structs.asdict(plan.replicas).items():
         if not 1 <= number <= MOST_REPLICAS:
             yield f"[replicas] {role}: {number} is out of range; there may be 1 to {MOST_REPLICAS}"

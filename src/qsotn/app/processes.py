@@ -1,13 +1,12 @@
 """One program of a province as a process: started, watched, asked whether it is ready, stopped.
 
 A child leads a session of its own, so that Ctrl-C at a terminal reaches the supervisor alone, which then stops it in
-order. And it is tied to its parent by the kernel (prctl(2), PR_SET_PDEATHSIG): if the supervisor is killed, so is
-every child, whatever it is doing. A party that is killed loses nothing; that is what its store is for.
+order. And it is tied to its parent by the kernel (`qsotn.service.parent`): if the supervisor is killed, so is every
+child, whatever it is doing. A party that is killed loses nothing; that is what its store is for.
 """
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import signal
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from qsotn.service.config import split_address
+from qsotn.service.parent import end_with
 
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LOG_TAIL_BYTES: Final = 4096
 _LOG_TAIL_LINES: Final = 8
 
@@ -36,6 +34,8 @@ class Program:
     """`host:port` of its plain monitoring listener."""
     url: str = ""
     store: str = ""
+    stage: int = 0
+    """Programs of one stage are stopped together, those of a higher one before."""
 
 
 class Child:
@@ -121,9 +121,7 @@ def _tied_to(parent: int) -> Callable[[], None]:
     """Return what a child does between fork and exec: tie itself to its parent, and take signals again."""
 
     def tie() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # the parent died before the tie was made
+        end_with(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     return tie

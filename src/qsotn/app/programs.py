@@ -1,4 +1,7 @@
-"""Which processes a province is made of, in the order in which they are started: who is asked before who asks."""
+"""Which processes a province is made of, in the order in which they are started: who is asked before who asks.
+
+They are stopped by stages, the other way round.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,22 @@ from qsotn.app.record import LOG, ProvinceRecord, ServiceRecord
 from qsotn.app.service_files import store_url
 from qsotn.domain import Role, role_of
 
-_ORDER: Final = (Role.KM, Role.QKMP, Role.QSSP, Role.PMP, Role.POMP, Role.CPE)
+_STAGES: Final = {
+    Role.KM: 0,
+    Role.QKMP: 1,
+    Role.QSSP: 1,
+    Role.PMP: 2,
+    Role.POMP: 2,
+    Role.CPE: 3,
+    Role.QKD: 3,
+}
 TWIN_NAME: Final = "qkd twin"
 
 
 def programs(state: Path, record: ProvinceRecord, plan: Plan) -> list[Program]:
     """Return the programs of a province: every replica of every party, and the twin."""
-    services = sorted(record.services, key=lambda one: _ORDER.index(role_of(one.party)))
+    order = list(_STAGES)
+    services = sorted(record.services, key=lambda one: order.index(role_of(one.party)))
     return [*(_service(state, one, plan) for one in services), _twin(state, record)]
 
 
@@ -31,12 +43,13 @@ def _service(state: Path, one: ServiceRecord, plan: Plan) -> Program:
         monitoring=one.monitoring,
         url=one.url,
         store=store_url(plan, one.party).partition(":")[0],
+        stage=_STAGES[role_of(one.party)],
     )
 
 
 def _twin(state: Path, record: ProvinceRecord) -> Program:
     command = _serve(Role.QKD, state / record.twin.configuration)
-    return Program(TWIN_NAME, command, state / LOG / "twin.log", record.twin.monitoring)
+    return Program(TWIN_NAME, command, state / LOG / "twin.log", record.twin.monitoring, stage=_STAGES[Role.QKD])
 
 
 def _serve(role: Role, configuration: Path) -> tuple[str, ...]:

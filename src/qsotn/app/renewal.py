@@ -1,7 +1,7 @@
 """Certificates over time: renewed before they end, revoked when they must, and laid where the services read them.
 
 A service reads its files again when they change. Each is replaced whole, and a certificate is renewed for the key it
-was for, so that nobody finds half of a change. A party's identity is taken up at its next start.
+was for, so that nobody finds half of a change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qsotn.service.installation import INSTALLATION, load_installation
 
 
 class Renewed(msgspec.Struct, frozen=True):
-    """What a renewal did. An identity is taken up when its party starts again."""
+    """What a renewal did."""
 
     transport: tuple[PartyId, ...]
     identities: tuple[PartyId, ...]

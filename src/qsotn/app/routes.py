@@ -26,7 +26,7 @@ def _from(origin: PartyId, neighbours: dict[PartyId, set[PartyId]]) -> dict[Part
     waiting = deque(first)
     while waiting:
         reached = waiting.popleft()
-        for further in sorted(neighbours[reached] - first.keys() - {origin}):
+        for further in neighbours[reached] - first.keys() - {origin}:
             first[further] = first[reached]
             waiting.append(further)
-    return first
+    return dict(sorted(first.items()))

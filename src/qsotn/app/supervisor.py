@@ -19,8 +19,7 @@ import msgspec
 from qsotn.app.processes import Child, Program
 from qsotn.errors import QsotnError
 
-_STOPPING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-_AWAITED: Final = _STOPPING | {signal.SIGCHLD}
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S: Final = 0.1
 _ASK_S: Final = 1.0
 
@@ -68,7 +67,7 @@ class Chore:
 
 
 class Supervisor:
-    """Starts programs in order and stops them in the reverse order. Use it as a context: leaving it stops them all."""
+    """Starts programs in order, and stops them by stages, the last first. A context: leaving it stops them all."""
 
     def __init__(
         self, programs: Sequence[Program], tell: Callable[[str], None], patience: Patience | None = None
@@ -79,7 +78,9 @@ class Supervisor:
         self._stops = 0
 
     def __enter__(self) -> Self:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        # Who started it may have had one of them ignored (nohup); blocked signals are delivered all the same.
+        self._stopping = {number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._stopping, signal.SIGCHLD})
         return self
 
     def __exit__(
@@ -177,26 +178,30 @@ class Supervisor:
     # --- stop -------------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """Stop all, the last one first: SIGTERM, and SIGKILL for whoever does not go, or if somebody asks once more."""
+        """Stop all, the last stage first: SIGTERM, and SIGKILL for who does not go, or if somebody asks once more."""
         asked = self._stops
-        for child in reversed(self._children):
+        for stage in sorted({child.program.stage for child in self._children}, reverse=True):
+            self._stop_stage([child for child in self._children if child.program.stage == stage], asked)
+
+    def _stop_stage(self, children: list[Child], asked: int) -> None:
+        for child in children:
             child.signal(signal.SIGTERM)
-            deadline = time.monotonic() + self._patience.stop
-            while self._runs(child) and time.monotonic() < deadline and self._stops == asked:
+        deadline = time.monotonic() + self._patience.stop
+        while any(map(self._runs, children)) and time.monotonic() < deadline and self._stops == asked:
+            self._wait(_POLL_S)
+        for child in filter(self._runs, children):
+            self._tell(f"{child.program.name} did not stop and was killed")
+            child.signal(signal.SIGKILL)
+            while self._runs(child):
                 self._wait(_POLL_S)
-            if child.pid:
-                self._tell(f"{child.program.name} did not stop and was killed")
-                child.signal(signal.SIGKILL)
-                while self._runs(child):
-                    self._wait(_POLL_S)
 
     def _runs(self, child: Child) -> bool:
         return child.ended(time.monotonic()) is None and child.pid is not None
 
     def _wait(self, seconds: float) -> None:
         """Wait for a signal, no longer than that."""
-        caught = signal.sigtimedwait(_AWAITED, seconds)
-        if caught is not None and caught.si_signo in _STOPPING:
+        caught = signal.sigtimedwait({*self._stopping, signal.SIGCHLD}, seconds)
+        if caught is not None and caught.si_signo in self._stopping:
             self._stops += 1
 
 

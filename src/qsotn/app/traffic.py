@@ -28,6 +28,11 @@ PATIENCE_TURNS = 200
 Checkpoint = Callable[[int], None]
 
 
+def rekey_due_on_the_way(acknowledged: int, size: int, asked: int) -> bool:
+    """Say whether so much of a file has arrived that the next rekey is due: at each third of it."""
+    return asked < REKEYS_ON_THE_WAY and acknowledged * (REKEYS_ON_THE_WAY + 1) >= size * (asked + 1)
+
+
 @dataclass
 class LeasedLine:
     """Both ends of a line and the fibre between them."""
@@ -102,6 +107,7 @@ class Transfer:
     _completed: int = 0
     _last: int = 0
     _durable: int = 0
+    _turns: int = 0
 
     def run(self) -> None:
         """Carry the whole file, changing keys at least twice on the way. Raises `LineError` if it stops moving."""
@@ -123,8 +129,9 @@ class Transfer:
         line = self.line
         self.sender.send(line.a.terminal)
         line.turn()
+        self._turns += 1
         self.receiver.take(line.b.terminal.deliver(), line.b.terminal)
-        self.sender.take(line.a.terminal.deliver())
+        self.sender.take(line.a.terminal.deliver(), self._turns)
         if self._rekey_under_way():
             self._count()
         if self._rekey_due():
@@ -147,9 +154,8 @@ class Transfer:
     def _rekey_due(self) -> bool:
         if self._rekey_under_way():
             return False
-        on_the_way = self.sender.acknowledged * (REKEYS_ON_THE_WAY + 1) >= self.sender.size * (self.line.asked + 1)
-        first_ones = self.line.asked < REKEYS_ON_THE_WAY and on_the_way
-        return first_ones or self.clock() - self._last >= self.interval_us
+        on_the_way = rekey_due_on_the_way(self.sender.acknowledged, self.sender.size, self.line.asked)
+        return on_the_way or self.clock() - self._last >= self.interval_us
 
     def _finished(self) -> bool:
         return self.sender.finished and self._completed >= REKEYS_ON_THE_WAY and not self._rekey_under_way()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from qsotn.app import demo
-from qsotn.app.report import Report
+from qsotn.app.report_form import Report
 from qsotn.app.state import StateFolder
 from qsotn.console.ladders import print_report
 from qsotn.errors import StoreError
@@ -30,13 +30,19 @@ def run_demo(state: Path, file: Path | None, *, resume: bool, fresh: bool, as_js
         if begun is None:
             report = load_report(folder)
         else:
-            with _progress() as watcher:
+            with progress_bars() as watcher:
                 report = demo.run(folder, begun, watcher, _environment())
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+        write_report(report)
     else:
-        print_report(report, folder)
+        print_report(report, "in one process")
+        sys.stdout.write(f"One key's way: qsotn trace {report.keys[0].key_id} --state {folder.path}\n")
     return report.intact
+
+
+def write_report(report: Report) -> None:
+    """Print a report as one JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
 
 
 def load_report(folder: StateFolder) -> Report:
@@ -52,7 +58,7 @@ def _environment() -> demo.Environment:
 
 
 @contextmanager
-def _progress() -> Iterator[demo.Watcher]:
+def progress_bars() -> Iterator[demo.Watcher]:
     """Show progress on standard error, so that standard output stays the report's."""
     console = Console(stderr=True)
     columns = (

@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsotn.app.report import LeasedLine, Report, StepTaken
-from qsotn.app.state import StateFolder
+from qsotn.app.report_form import LeasedLine, Report, StepTaken
 
 
-def print_report(report: Report, folder: StateFolder, console: Console | None = None) -> None:
-    """Print the whole report of one run."""
+def print_report(report: Report, run: str, console: Console | None = None) -> None:
+    """Print the whole report of one run; `run` says where it ran, as `in one process`."""
     out = console or Console(highlight=False)
     line = report.leased_line
     tables = [
@@ -26,7 +25,7 @@ def print_report(report: Report, folder: StateFolder, console: Console | None = 
     for table in tables:
         out.print(table)
         out.print()
-    for sentence in summary(report, line, folder):
+    for sentence in summary(report, line, run):
         out.print(Text(sentence), soft_wrap=True)
 
 
@@ -73,13 +72,13 @@ def consumption_table(report: Report) -> Table:
     return table
 
 
-def summary(report: Report, line: LeasedLine, folder: StateFolder) -> Iterable[str]:
+def summary(report: Report, line: LeasedLine, run: str) -> Iterable[str]:
     """The sentences at the end."""
     carried, usage = report.traffic, report.usage
     rate = carried.bytes_in * 8 / 1e6 / carried.seconds if carried.seconds else 0.0
     yield (
         f"Traffic: {carried.bytes_in:,} bytes in {carried.seconds:.2f} s ({rate:.0f} Mbit/s, {carried.mode} mode, "
-        f"in one process), {carried.frames:,} OTU frames, {carried.rekeys} key changes on the way."
+        f"{run}), {carried.frames:,} OTU frames, {carried.rekeys} key changes on the way."
     )
     yield (
         f"Usage of {usage.account}: {line.line_id}, {usage.odu}, {usage.seconds_in_service:.2f} s in service; "
@@ -89,4 +88,3 @@ def summary(report: Report, line: LeasedLine, folder: StateFolder) -> Iterable[s
     )
     verdict = "agree" if report.intact else "DIFFER"
     yield f"SHA-256 sent {carried.sha256_in}\n    received {carried.sha256_out}: they {verdict}."
-    yield f"One key's way: qsotn trace {report.keys[0].key_id} --state {folder.path}"

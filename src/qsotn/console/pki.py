@@ -40,7 +40,7 @@ def renewal_lines(renewed: Renewed) -> list[str]:
     if renewed.transport:
         lines.append(f"Renewed for TLS, and taken up by running services: {', '.join(renewed.transport)}.")
     if renewed.identities:
-        lines.append(f"Renewed identities, taken up when every party starts again: {', '.join(renewed.identities)}.")
+        lines.append(f"Renewed identities, and taken up by running services: {', '.join(renewed.identities)}.")
     if renewed.revocation_lists:
         lines.append("Renewed both revocation lists.")
     return lines or ["Nothing has passed two thirds of its life; --all renews all the same."]

@@ -18,7 +18,7 @@ from qsotn.app.addresses import check_free
 from qsotn.app.installation import ensure_installation
 from qsotn.app.plan import Plan
 from qsotn.app.programs import programs
-from qsotn.app.record import LOG, ProvinceRecord, load_plan, load_record
+from qsotn.app.record import LOG, PKI, ProvinceRecord, load_plan, load_record
 from qsotn.app.renewal import renew
 from qsotn.app.running import claimed, stop_running
 from qsotn.app.supervisor import Chore, Status, Supervisor
@@ -53,13 +53,13 @@ def run_up(province: Path | None, state: Path, *, as_json: bool) -> None:
     with claimed(state):
         check_free(_tcp_addresses(record))
         plan = load_plan(state)
-        _renew(state, console)
+        chores = _chores(state, plan, console)
         with Supervisor(programs(state, record, plan), lambda line: _tell(console, line)) as supervisor:
             with _progress(console) as show:
                 ready = supervisor.start(show)
             if ready:
                 _announce(record, state, supervisor.status(), as_json=as_json)
-                supervisor.watch([Chore(_renewal_period(plan), lambda: _renew(state, console))])
+                supervisor.watch(chores)
     console.print(f"The province {record.name} is down.")
 
 
@@ -76,6 +76,15 @@ def run_down(state: Path, *, as_json: bool) -> None:
 def _tcp_addresses(record: ProvinceRecord) -> list[str]:
     services = [address for one in record.services for address in (one.url.removeprefix("https://"), one.monitoring)]
     return [*services, record.twin.monitoring]
+
+
+def _chores(state: Path, plan: Plan, console: Console) -> list[Chore]:
+    """Renew what is due now, and return what is to be done while the province runs."""
+    if not (state / PKI).is_dir():
+        _tell(console, f"{state / PKI} is not here, so no certificate is renewed: lay renewed ones into the folders.")
+        return []
+    _renew(state, console)
+    return [Chore(_renewal_period(plan), lambda: _renew(state, console))]
 
 
 def _renewal_period(plan: Plan) -> float:

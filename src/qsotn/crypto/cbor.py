@@ -12,7 +12,7 @@ encoded keys.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import cbor2
 
@@ -29,7 +29,31 @@ def encode(value: object) -> bytes:
 
     Raises `TypeError` for any other type (a `Secret` among them) and `ValueError` for what is too large or too deep.
     """
+    if _is_plain(value, MAX_DEPTH):
+        return cbor2.dumps(value, canonical=True)
     return cbor2.dumps(_ordered(value, MAX_DEPTH))
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether `cbor2` encodes a value right by itself, several times faster: nothing but messages' own types in it.
+
+    `canonical=True` sorts keys by the length of their encoding first (RFC 7049, section 3.9), and section 4.2.1 of
+    RFC 8949 by their bytes. Where all keys are texts the two orders are one, since a text begins with its length.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes or value is None or kind is bool:
+        return True
+    if isinstance(value, int):
+        return kind is int and _INTEGERS.start <= value < _INTEGERS.stop
+    if depth == 0:
+        return False
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item, depth - 1) for item in value)
+    return kind is dict and _is_plain_map(cast("dict[object, object]", value), depth)
+
+
+def _is_plain_map(value: dict[object, object], depth: int) -> bool:
+    return all(type(key) is str for key in value) and all(_is_plain(item, depth - 1) for item in value.values())
 
 
 def decode(data: bytes, max_size: int = DEFAULT_MAX_BYTES) -> object:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +30,8 @@ from qsotn.domain import PartyId, Role, role_of
 from qsotn.errors import BadProof, UsageError
 
 _CACHED_PEERS: Final = 4096
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,9 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass  # then it is a host name
-    try:
-        return x509.DNSName(name)
-    except ValueError as error:
-        raise UsageError(f"{name!r} is neither an IP address nor a host name in ASCII") from error
+    if not _HOST.fullmatch(name):
+        raise UsageError(f"{name!r} is neither an IP address nor a host name (letters, digits, hyphens, dots)")
+    return x509.DNSName(name)
 
 
 def verify_transport(

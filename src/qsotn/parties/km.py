@@ -259,10 +259,11 @@ class Km:
             self.desk.transaction.delete("key-units", _place(asked.link, asked.block, unit))
 
     def _take(self, block: KeyBlock, taken: range, number: int, size: int) -> list[Secret]:
-        places = [_place(block.link, block.number, unit) for unit in taken]
-        units = [self._unwrap(place) for place in places]
-        for place in places:
-            self.desk.transaction.delete("key-units", place)
+        first, last = (_place(block.link, block.number, unit) for unit in (taken.start, taken.stop - 1))
+        found = self.desk.transaction.take("key-units", first, last)
+        if len(found) != len(taken):
+            raise KeyReuse(f"{len(taken) - len(found)} of the units from {first} to {last} were taken before")
+        units = [self.desk.vault.unwrap(wrapped, place.encode()) for place, wrapped in found]
         return cut(units, number, size)
 
     def _unwrap(self, place: str) -> Secret:

@@ -116,8 +116,7 @@ class Pmp:
         verified = self.desk.verify_chain(statement.certificates)
         if (verified.party, verified.serial, statement.challenge) != (order.cpe, order.serial_number, order.challenge):
             raise Refusal("AUTH_FAILED", f"{verified.party} serial {verified.serial} is not what {order.cpe} ordered")
-        if self.revoked.get(f"{order.cpe}/{order.serial_number}") is not None:
-            raise Refusal("DEVICE_REVOKED", f"{order.cpe} serial {order.serial_number} is out of service for good")
+        self.check_not_revoked(order.cpe, order.serial_number)
         known = self.registrations.get(order.cpe)
         if known is not None and known.certificate_sha384 != verified.certificate_sha384:
             raise Refusal("CLONE_SUSPECTED", f"{order.cpe} is registered with another certificate")
@@ -135,6 +134,11 @@ class Pmp:
             self.registrations.put(cpe, msgspec.structs.replace(known, gate_open=False))
         self.revoked.put(f"{cpe}/{serial_number}", self.desk.now)
 
+    def check_not_revoked(self, cpe: PartyId, serial_number: str) -> None:
+        """Check that a device was not put out of service. Raises `Refusal` DEVICE_REVOKED."""
+        if self.revoked.get(f"{cpe}/{serial_number}") is not None:
+            raise Refusal("DEVICE_REVOKED", f"{cpe} serial {serial_number} is out of service for good")
+
     def check_operator(self, cpe: PartyId, pomp: PartyId) -> None:
         """Check that nobody but the POMP that ordered a device disposes of it. Raises `WrongParty`."""
         order = self.work_orders.get(cpe)
@@ -142,8 +146,11 @@ class Pmp:
             raise WrongParty(f"{cpe} was ordered by {order.pomp}; {pomp} does not dispose of it")
 
     def unlock_gate(self, cpe: PartyId) -> None:
-        """Let this device and its home QSSP speak on Iaq from now on (step 7)."""
-        self.registrations.put(cpe, msgspec.structs.replace(self.registrations.require(cpe), gate_open=True))
+        """Let this device and its home QSSP speak on Iaq from now on (step 7). Raises `Refusal` DEVICE_REVOKED."""
+        known = self.registrations.require(cpe)
+        # A voucher may have been on its way when the device was revoked.
+        self.check_not_revoked(cpe, known.serial_number)
+        self.registrations.put(cpe, msgspec.structs.replace(known, gate_open=True))
 
     def open_gate(self, sender: PartyId, receiver: PartyId) -> None:
         """Decide whether to courier a datagram. Raises `WrongParty`, or `OutOfOrder` before the voucher has passed."""
@@ -163,9 +170,14 @@ class Pmp:
             raise Refusal("QOS_INFEASIBLE", f"rekey interval and latency must be positive: {quality}")
 
     def check_free(self, cpe: PartyId) -> None:
-        """Check that a registered device's port carries no line. Raises `Refusal` UNKNOWN_CPE or PORT_BUSY."""
-        if self.registrations.get(cpe) is None:
+        """Check that a registered device's port carries no line.
+
+        Raises `Refusal` UNKNOWN_CPE, DEVICE_REVOKED or PORT_BUSY.
+        """
+        known = self.registrations.get(cpe)
+        if known is None:
             raise Refusal("UNKNOWN_CPE", f"{cpe} is not registered with {self.desk.party}")
+        self.check_not_revoked(cpe, known.serial_number)
         line = self.ports.get(cpe)
         if line is not None:
             raise Refusal("PORT_BUSY", f"{cpe} already carries {line}")

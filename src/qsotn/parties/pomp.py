@@ -136,6 +136,13 @@ class Pomp:
         if statement.challenge != device.challenge:
             raise Refusal("REG_REJECTED", f"{device.cpe} did not answer this work order's challenge")
 
+    def device_in_work(self, cpe: str) -> Device:
+        """Return a device that is being brought into service. Raises `Refusal` DEVICE_REVOKED for one revoked since."""
+        device = self.devices.require(cpe)
+        if device.state is DeviceState.REVOKED:
+            raise Refusal("DEVICE_REVOKED", f"{cpe} was revoked while it came into service: {device.failure}")
+        return device
+
     def ready_device(self, cpe: PartyId) -> Device:
         """Return a device that may serve a line. Raises `Refusal` UNKNOWN_CPE or NOT_READY."""
         device = self.devices.get(cpe)

@@ -162,7 +162,7 @@ class Qssp:
     def destroy_key_file(self, cpe: PartyId, procedure: ProcedureId) -> None:
         """Roll back what one procedure bound: its key file is destroyed, none of its keys returns to the pool."""
         binding = self.bindings.get(cpe)
-        if binding is None or binding.procedure != procedure:
+        if binding is None or binding.procedure != procedure or binding.state is BindingState.REVOKED:
             return
         self.key_files.delete(binding.key_file_id)
         self.bindings.put(cpe, msgspec.structs.replace(binding, state=BindingState.DESTROYED))
@@ -180,11 +180,22 @@ class Qssp:
                 self.forget_keys(service.line)
         return binding.key_file_id
 
+    def standing_binding(self, cpe: str) -> Binding:
+        """Return a device's binding. Raises `Refusal` DEVICE_REVOKED if it was revoked: nothing goes on from there."""
+        binding = self.bindings.require(cpe)
+        if binding.state is BindingState.REVOKED:
+            raise Refusal("DEVICE_REVOKED", f"{cpe} serial {binding.serial_number} is out of service for good")
+        return binding
+
     def released_binding(self, cpe: PartyId, binding_id: str, nonce: bytes) -> Binding:
-        """Return a binding whose voucher has come. Raises `OutOfOrder` before it, `Refusal` NOT_BOUND for another."""
+        """Return a binding whose voucher has come.
+
+        Raises `OutOfOrder` before it, `Refusal` NOT_BOUND for another, DEVICE_REVOKED after it was revoked.
+        """
         binding = self.bindings.get(cpe)
         if binding is None or (binding.binding_id, binding.binding_nonce) != (binding_id, nonce):
             raise Refusal("NOT_BOUND", f"{cpe} is not bound to {self.desk.party} under {binding_id!r}")
+        binding = self.standing_binding(cpe)
         if binding.state in (BindingState.RESERVED, BindingState.BOUND):
             raise OutOfOrder(f"the voucher of {cpe} has not come yet")
         return binding

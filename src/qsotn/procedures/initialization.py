@@ -149,7 +149,7 @@ def register_device(pmp: Pmp, turn: Turn[InitializationResponse]) -> None:
 @INITIALIZATION.step("4", Seat.PMP, Seat.POMP, IOA, RegistrationReport, answers="1")
 def order_binding(pomp: Pomp, turn: Turn[RegistrationReport]) -> None:
     """The POMP verifies the device's own statement, registers it, and orders its binding."""
-    device = pomp.devices.require(turn.subject)
+    device = pomp.device_in_work(turn.subject)
     signed = turn.message.statement_signed
     statement = _verified_statement(turn, signed, device.cpe)
     verified = pomp.desk.remember(statement.certificates)
@@ -187,6 +187,8 @@ def reserve_binding(qssp: Qssp, turn: Turn[BindingRequest]) -> None:
 
 def _check_unbound(qssp: Qssp, asked: BindingRequest) -> None:
     known = qssp.bindings.get(asked.cpe)
+    if known is not None and known.serial_number == asked.serial_number:
+        qssp.standing_binding(asked.cpe)
     if known is not None and known.state is qssp_records.BindingState.ACTIVE:
         raise Refusal("ALREADY_BOUND", f"{asked.cpe} is bound under {known.binding_id}")
 
@@ -218,7 +220,7 @@ def supply_key_file(km: Km, turn: Turn[EncKeysRequest]) -> None:
 @INITIALIZATION.step("5c", Seat.KM, Seat.QSSP, AK, EncKeysResponse, answers="5b")
 def reserve_key_file(qssp: Qssp, turn: Turn[EncKeysResponse]) -> None:
     """The key file is reserved, not released: it waits for the voucher."""
-    binding = qssp.bindings.require(turn.subject)
+    binding = qssp.standing_binding(turn.subject)
     manifest = qssp.reserve_key_file(binding, turn.message.keys)
     commitment = digest(manifest)
     bound = msgspec.structs.replace(binding, state=qssp_records.BindingState.BOUND, manifest=commitment)
@@ -231,7 +233,7 @@ def reserve_key_file(qssp: Qssp, turn: Turn[EncKeysResponse]) -> None:
 def confirm_binding(pomp: Pomp, turn: Turn[BindingResponse]) -> None:
     """The POMP records authentication and binding, and signs the voucher that says so."""
     answer = turn.message
-    device = pomp.devices.require(turn.subject)
+    device = pomp.device_in_work(turn.subject)
     if answer.cpe != device.cpe:
         raise WrongParty(f"{turn.sender} bound {answer.cpe}, asked was {device.cpe}")
     pomp.devices.put(
@@ -259,7 +261,7 @@ def _voucher(pomp: Pomp, device: Device, turn: Turn[BindingResponse]) -> Binding
 @INITIALIZATION.step("7a", Seat.POMP, Seat.QSSP, IOQ, BindingConfirmation, answers="6")
 def release_key_file(qssp: Qssp, turn: Turn[BindingConfirmation]) -> None:
     """The QSSP checks the voucher against its binding, releases the key file, and sends the voucher on its way."""
-    voucher, binding = turn.message, qssp.bindings.require(turn.subject)
+    voucher, binding = turn.message, qssp.standing_binding(turn.subject)
     own = qssp.desk.identity
     named = (voucher.cpe, voucher.qssp, voucher.binding_id, voucher.challenge, voucher.binding_nonce)
     bound = (binding.cpe, own.party, binding.binding_id, binding.challenge, binding.binding_nonce)
@@ -380,7 +382,7 @@ def _file_of(header: bytes, cpe: PartyId, entries: int) -> str:
 @INITIALIZATION.step("10a", Seat.CPE, Seat.QSSP, IAQ, KeyFileConfirmation, answers="9")
 def activate_key_file(qssp: Qssp, turn: Turn[KeyFileConfirmation]) -> None:
     """The device proved possession: the file is active on this side too, only now."""
-    told, binding = turn.message, qssp.bindings.require(turn.subject)
+    told, binding = turn.message, qssp.standing_binding(turn.subject)
     file = qssp.key_files.require(binding.key_file_id)
     key = qssp.desk.vault.unwrap(file.confirm_cpe, _confirm_context(file.key_file_id))
     try:
@@ -400,7 +402,7 @@ def activate_key_file(qssp: Qssp, turn: Turn[KeyFileConfirmation]) -> None:
 @INITIALIZATION.step("10b", Seat.QSSP, Seat.POMP, IOQ, InitializationResult)
 def record_ready(pomp: Pomp, turn: Turn[InitializationResult]) -> None:
     """The POMP records the device as READY: it may serve lines."""
-    device = pomp.devices.require(turn.subject)
+    device = pomp.device_in_work(turn.subject)
     told = (turn.message.cpe, turn.message.binding_id, turn.message.key_file_id)
     if told != (device.cpe, device.binding_id, device.key_file_id):
         raise WrongParty(f"{turn.sender} reports {told}, bound was {device.binding_id}")
@@ -411,7 +413,9 @@ def record_ready(pomp: Pomp, turn: Turn[InitializationResult]) -> None:
 def forget_order(pomp: Pomp, turn: Turn[ProcedureRefusal]) -> None:
     """The device stays out of service, with the reason."""
     device = pomp.devices.get(turn.subject)
-    if device is not None and device.work_order == turn.procedure:
+    if device is None or device.state is DeviceState.REVOKED:
+        return  # out of service for good is more than this
+    if device.work_order == turn.procedure:
         failed = msgspec.structs.replace(device, state=DeviceState.FAILED, failure=turn.message.code)
         pomp.devices.put(device.cpe, failed)
 

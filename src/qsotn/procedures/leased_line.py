@@ -265,6 +265,7 @@ def confirm_line(qssp: Qssp, turn: Turn[KeyServiceConfirmation]) -> None:
     """Each QSSP will serve keys from now on, and lets the PMP tell its device."""
     key = f"{turn.subject}/{end_of(turn.row)}"
     service = qssp.services.require(key)
+    qssp.standing_binding(service.cpe)
     qssp.services.put(key, msgspec.structs.replace(service, confirmed=True))
     turn.send(Seat.PMP, KeyServiceConfirmationCopy(service.line, turn.signed))
 
@@ -423,7 +424,7 @@ def arm_keys(cpe: Cpe, turn: Turn[SessionKeyDelivery]) -> None:
     awaited = told.generation == line.generation if line.end is End.A else told.generation > line.generation
     if not awaited:
         raise Refusal("REPLAYED", f"generation {told.generation} of {told.line} is not awaited after {line.generation}")
-    turn.row.subject = told.line
+    turn.row.subject, turn.row.generation = told.line, told.generation
     turn.seat(_CPE[line.end.other], line.peer)
     keys = cpe.arm(told)
     cpe.lines.put(line.line, msgspec.structs.replace(line, generation=told.generation))

@@ -60,8 +60,10 @@ def begin_ordered_rekey(cpe: Cpe, turn: Turn[RekeyDispatch]) -> None:
 @REKEY_ORDER.step("3", Seat.CPE_A, Seat.PMP, AX, RekeyResponse, answers="2")
 def pass_response(pmp: Pmp, turn: Turn[RekeyResponse]) -> None:
     """The PMP passes on what the device signed."""
-    if pmp.reservations.get(turn.message.line) is None:
-        raise Refusal("UNKNOWN_LINE", f"{turn.message.line} was released while its keys changed")
+    if turn.message.line != turn.subject:
+        raise WrongParty(f"{turn.sender} reports {turn.message.line}, asked was {turn.subject}")
+    if pmp.reservations.get(turn.subject) is None:
+        raise Refusal("UNKNOWN_LINE", f"{turn.subject} was released while its keys changed")
     turn.send(Seat.POMP, RekeyReport(turn.message.line, turn.signed))
 
 
@@ -72,7 +74,9 @@ def record_rekey(pomp: Pomp, turn: Turn[RekeyReport]) -> None:
     told = turn.evidence(RekeyResponse, turn.message.response_signed, line.cpe_a).message
     if told.line != line.line:
         raise WrongParty(f"{line.cpe_a} reports another line than {line.line}")
-    pomp.lines.put(line.line, msgspec.structs.replace(line, generation=told.generation))
+    # The answers to two orders may overtake each other.
+    newest = max(line.generation, told.generation)
+    pomp.lines.put(line.line, msgspec.structs.replace(line, generation=newest))
 
 
 REKEY_ORDER.revocable = {Seat.POMP: ()}

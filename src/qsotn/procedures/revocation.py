@@ -11,11 +11,11 @@ from __future__ import annotations
 import msgspec
 
 from qsotn.domain import PartyId, ProcedureId
-from qsotn.errors import Refusal
+from qsotn.errors import Refusal, WrongParty
 from qsotn.interfaces import IOA, IOQ, Seat
 from qsotn.messages import BindingRevocation, BindingRevoked, DeviceRevocation, DeviceRevoked
 from qsotn.parties.pmp import Pmp
-from qsotn.parties.pomp import DeviceState, Pomp
+from qsotn.parties.pomp import Device, DeviceState, Pomp
 from qsotn.parties.qssp import Qssp
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
@@ -54,7 +54,8 @@ def close_gate(pmp: Pmp, turn: Turn[DeviceRevocation]) -> None:
 @REVOCATION.step("2", Seat.PMP, Seat.POMP, IOA, DeviceRevoked, answers="1")
 def revoke_binding(pomp: Pomp, turn: Turn[DeviceRevoked]) -> None:
     """The gate is closed: the POMP has the key file destroyed."""
-    turn.send(Seat.QSSP, BindingRevocation(pomp.devices.require(turn.subject).cpe))
+    device = _revoked(pomp, turn, turn.message.cpe)
+    turn.send(Seat.QSSP, BindingRevocation(device.cpe))
 
 
 @REVOCATION.step("3", Seat.POMP, Seat.QSSP, IOQ, BindingRevocation)
@@ -70,8 +71,16 @@ def destroy_binding(qssp: Qssp, turn: Turn[BindingRevocation]) -> None:
 @REVOCATION.step("4", Seat.QSSP, Seat.POMP, IOQ, BindingRevoked, answers="3")
 def record_revocation(pomp: Pomp, turn: Turn[BindingRevoked]) -> None:
     """The POMP records which key file is gone."""
-    device = pomp.devices.require(turn.subject)
+    device = _revoked(pomp, turn, turn.message.cpe)
     pomp.devices.put(device.cpe, msgspec.structs.replace(device, key_file_id=turn.message.key_file_id))
+
+
+def _revoked(pomp: Pomp, turn: Turn[DeviceRevoked] | Turn[BindingRevoked], told: PartyId) -> Device:
+    """Return the device that was to be revoked. Raises `WrongParty` for an answer about another."""
+    device = pomp.devices.require(turn.subject)
+    if told != device.cpe:
+        raise WrongParty(f"{turn.sender} reports {told} out of service, asked was {device.cpe}")
+    return device
 
 
 REVOCATION.revocable = {Seat.POMP: ()}

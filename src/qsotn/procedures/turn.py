@@ -140,7 +140,8 @@ class Work:
 
     def late(self, limit: int) -> list[Row]:
         """Return running rows that are past their deadline."""
-        return self._known(self.desk.transaction.late_rows(self.desk.now, limit))
+        rows = self._known(self.desk.transaction.late_rows(self.desk.now, limit))
+        return [row for row in rows if row.deadline <= self.desk.now]
 
     def _known(self, contents: Iterable[bytes]) -> list[Row]:
         """Stored rows and those of this transaction, each as it stands now, if it runs."""

@@ -100,5 +100,5 @@ def _check_awaited(ladder: Ladder, row: Row, step: Step, envelope: wire.Envelope
         raise OutOfOrder(f"{envelope!r} is not awaited now")
     if step.answers is not None:
         said = row.said.get(heard_key(step.answers, envelope.sender_seat))
-        if said != envelope.answers:
+        if not said or said != envelope.answers:
             raise WrongParty(f"{envelope!r} answers another message than the one sent in step {step.answers}")

@@ -15,12 +15,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from qsotn.domain import PartyId, ProcedureId
+from qsotn.messages import ProcedureRefusal
 from qsotn.parties.desk import Desk
 from qsotn.ports import Taken
+from qsotn.procedures.catalogue import LADDERS
+from qsotn.procedures.ladder import heard_key
 from qsotn.procedures.turn import Outgoing, Row, Work
 
 COURIER: Final = ProcedureId("courier")
 """Under which a courier keeps what it passes on: it cannot know the procedure."""
+REFUSAL: Final = "refusal"
+"""The label of the one message that is no step: it may travel wherever the procedure has been."""
+UNSIGNED: Final = b""
+"""In a row's `said`, until the end of the transaction: there is something to say, and no digest to answer yet."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Forward:
     hop: PartyId
     datagram: bytes
     expires_at: int
+    interface: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,10 @@ class Batch:
 
     def answer(self, work: Work, cause: bytes) -> None:
         """Have everything that a work sent signed at the end, as the answer to `cause`."""
-        self.answers += (Answer(outgoing, cause) for outgoing in work.outgoing)
+        for outgoing in work.outgoing:
+            # A later datagram may fail this row: whom it speaks to must hear of that too.
+            outgoing.row.said.setdefault(heard_key(label_of(outgoing), outgoing.to), UNSIGNED)
+            self.answers.append(Answer(outgoing, cause))
         work.outgoing.clear()
 
     def write(self) -> list[Row]:
@@ -87,3 +98,10 @@ class Batch:
             row.version += 1
             self.desk.transaction.put_row(row.stored())
         return changed
+
+
+def label_of(outgoing: Outgoing) -> str:
+    """Return the label of the step that a message stands for."""
+    if isinstance(outgoing.message, ProcedureRefusal):
+        return REFUSAL
+    return LADDERS[outgoing.row.ladder].of_message(type(outgoing.message)).label

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha384
 from typing import Any, Final
 
 from qsotn import wire
+from qsotn.crypto.certificates import read_certificate
 from qsotn.domain import LineId, PartyId, ProcedureId, Role
 from qsotn.errors import WrongParty
 from qsotn.interfaces import BY_NAME, Seat
-from qsotn.messages import EncryptedLine, Message, ProcedureRefusal
+from qsotn.messages import Chain, EncryptedLine, Message, ProcedureRefusal
 from qsotn.parties.cpe import Cpe
 from qsotn.parties.desk import Desk
 from qsotn.parties.km import Km
@@ -114,7 +116,8 @@ class Handler:
         """Advance the procedures that wait for this line to be encrypted (Figure 4, step 12)."""
         message = EncryptedLine(line, generation)
         with batch.part() as work:
-            for row in work.about(line):
+            # What waits for an older generation waits no longer; a newer one has not been proved by this.
+            for row in (row for row in work.about(line) if row.generation <= generation):
                 for step, far in LADDERS[row.ladder].awaited(row.seat, row.heard):
                     if step.on_line:
                         self._prove(work, row, step, far, message, armed_at)
@@ -163,7 +166,9 @@ class Handler:
             if transaction.is_posted(COURIER, name):
                 transaction.post_again(COURIER, name)
                 return
-        batch.forwards[name] = Forward(datagram.receiver, data, batch.desk.now + admission.LIFETIME_US)
+        batch.forwards[name] = Forward(
+            datagram.receiver, data, batch.desk.now + admission.LIFETIME_US, datagram.interface
+        )
 
     def _seated(self, desk: Desk) -> Any:
         return PARTIES[self.role](desk)
@@ -171,11 +176,21 @@ class Handler:
 
 def _open(desk: Desk, datagram: wire.Datagram) -> wire.Received[Message]:
     for chain in datagram.introductions:
-        if desk.certificates.get(desk.verify_chain(chain).party) is None:
-            desk.remember(chain)
+        _take_introduction(desk, chain)
     received = wire.open_datagram(datagram, desk.identity, desk.peer)
     admission.check_window(received.envelope, desk.now)
     return received
+
+
+def _take_introduction(desk: Desk, chain: Chain) -> None:
+    """Keep a party's certificate if it is the first one seen, or a renewal of it. Raises `BadProof`."""
+    known = desk.certificates.get(desk.verify_chain(chain).party)
+    if known is None or (known.chain != chain and _expiry(chain) > _expiry(known.chain)):
+        desk.remember(chain)
+
+
+def _expiry(chain: Chain) -> datetime:
+    return read_certificate(chain[0]).not_valid_after_utc
 
 
 def _hear(row: Row, step: Step, received: wire.Received[Message]) -> None:

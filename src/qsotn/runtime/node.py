@@ -126,11 +126,7 @@ class Node:
 
         Raises `PeerError` with the state as before; the error's class is counted in `rejections`.
         """
-        try:
-            intake = self.receive_all([(data, None)])
-        except PeerError as error:  # what it asked for could not be answered
-            self._note_refused(error)
-            raise
+        intake = self.receive_all([(data, None)])
         if intake.refused:
             raise intake.refused[0]
 
@@ -142,15 +138,23 @@ class Node:
         alone.
         """
         intake = Intake({}, {})
-        with self._batch() as batch:
-            for position, (data, bearer) in enumerate(datagrams):
-                try:
-                    intake.taken[position] = self._handler.take(batch, data, bearer)
-                except PeerError as error:
-                    intake.refused[position] = error
+        try:
+            with self._batch() as batch:
+                self._take_each(batch, datagrams, intake)
+        except PeerError as error:
+            if len(datagrams) == 1:  # of several, it is not known yet whose fault it is
+                self._note_refused(error)
+            raise
         for refusal in intake.refused.values():
             self._note_refused(refusal)
         return intake
+
+    def _take_each(self, batch: Batch, datagrams: Sequence[tuple[bytes, Bearer | None]], intake: Intake) -> None:
+        for position, (data, bearer) in enumerate(datagrams):
+            try:
+                intake.taken[position] = self._handler.take(batch, data, bearer)
+            except PeerError as error:
+                intake.refused[position] = error
 
     def _note_refused(self, error: PeerError) -> None:
         self.rejections[type(error).__name__] += 1

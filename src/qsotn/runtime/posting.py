@@ -16,10 +16,8 @@ from qsotn.ports import Posted
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.ladder import heard_key
 from qsotn.procedures.turn import Row
-from qsotn.runtime.batch import COURIER, Answer, Batch
+from qsotn.runtime.batch import COURIER, REFUSAL, Answer, Batch
 
-REFUSAL = "refusal"
-"""The label of the one message that is no step: it may travel wherever the procedure has been."""
 REFUSAL_LIFETIME_US = 3600 * 1_000_000
 """A refusal outlives its procedure: a timeout is told after the deadline that it tells of."""
 
@@ -61,7 +59,7 @@ class Poster:
         ]
         batch.answers.clear()
         posted += [
-            self._store(batch, COURIER, one.hop, one.datagram, name, one.expires_at)
+            self._store(batch, COURIER, one.hop, one.datagram, name, one.expires_at, one.interface)
             for name, one in batch.forwards.items()
         ]
         return posted
@@ -73,17 +71,24 @@ class Poster:
         introductions = self._introductions(batch.desk) if way.introduces else ()
         datagram = wire.pack(way.interface, envelope, signed, receiver, introductions, row.traceparent)
         hop, encoded = self._next_hop(envelope), wire.encode(datagram)
-        return self._store(batch, row.procedure, hop, encoded, answer.cause, envelope.expires_at)
+        return self._store(batch, row.procedure, hop, encoded, answer.cause, envelope.expires_at, way.interface.name)
 
     def _store(
-        self, batch: Batch, procedure: ProcedureId, hop: PartyId, datagram: bytes, cause: bytes, expires_at: int
+        self,
+        batch: Batch,
+        procedure: ProcedureId,
+        hop: PartyId,
+        datagram: bytes,
+        cause: bytes,
+        expires_at: int,
+        interface: str,
     ) -> Posted:
         collected = self.collects(hop)
         due = 0 if collected else batch.desk.now + self.lease
         number = batch.desk.transaction.post(
             procedure, hop, datagram, cause, expires_at=expires_at, due=due, collected=collected
         )
-        return Posted(number, hop, datagram, 0)
+        return Posted(number, hop, datagram, 0, interface)
 
     def _envelope(self, now: int, answer: Answer, way: _Way) -> wire.Envelope:
         row, to, message = answer.outgoing.row, answer.outgoing.to, answer.outgoing.message

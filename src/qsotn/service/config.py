@@ -27,7 +27,7 @@ _LARGEST_PORT: Final = 65_535
 
 
 class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`sqlite`, or the URL of a PostgreSQL database that is this party's alone."""
+    """`sqlite`, or the URL of a PostgreSQL database, in which this party has a schema of its own."""
 
     url: str = SQLITE
 

@@ -29,7 +29,9 @@ class Equipment:
         self.terminal = LineTerminal(line, held.end, held.quality.odu, epoch)
         self._armed_at: dict[int, int] = {}
         self._slots: dict[int, int] = {}
+        self._newest = 0
         self.installed: dict[int, SessionKeys] = {}
+        """What the terminal holds, by generation."""
 
     def _start(self) -> tuple[CpeLine, int, Traffic]:
         with self.node.desk() as cpe:
@@ -60,22 +62,38 @@ class Equipment:
             return False
         with self.node.desk() as cpe:
             in_service = cpe.lines.require(self.line).state in (LineState.GRANTED, LineState.ENCRYPTED)
-            waiting = cpe.armed_generations(self.line)
+            waiting = [kept for kept in cpe.armed_generations(self.line) if self._may_come(kept)]
             under_way = leased_line.keys_under_way(Work(cpe.desk), self.line)
         return in_service and not waiting and under_way is None
 
     def take_keys(self) -> None:
-        """Install what was delivered and fits a free slot."""
+        """Install what was delivered and fits a free slot; erase what came too late to be installed at all."""
         with self.node.desk() as cpe:
-            ready = [kept for kept in cpe.armed_generations(self.line) if self._make_room(cpe, kept)]
+            ready = [kept for kept in self._newest_of_each_slot(cpe) if self._make_room(cpe, kept)]
             keys = {kept.generation: cpe.install(kept) for kept in ready}
         for kept in ready:
             self.terminal.install(kept.generation, kept.generation % SLOTS, keys[kept.generation])
             self._slots[kept.generation % SLOTS] = kept.generation
             self._armed_at[kept.generation] = kept.armed_at
             self.installed[kept.generation] = kept
+            self._newest = kept.generation
             for _, secret in keys[kept.generation].values():
                 secret.erase()
+
+    def _newest_of_each_slot(self, cpe: Cpe) -> list[SessionKeys]:
+        """Return what was delivered, oldest first; two that want one slot would both be taken out of the store."""
+        newest: dict[int, SessionKeys] = {}
+        for kept in cpe.armed_generations(self.line):
+            late = kept if kept.generation <= self._newest else newest.pop(kept.generation % SLOTS, None)
+            if late is not None:
+                cpe.erase_generation(self.line, late.generation)
+            if late is not kept:
+                newest[kept.generation % SLOTS] = kept
+        return list(newest.values())
+
+    def _may_come(self, kept: SessionKeys) -> bool:
+        """Whether a delivered generation will be in use without another one: not if its slot holds the one in use."""
+        return self.terminal.slot(kept.generation % SLOTS) is not SlotState.ACTIVE
 
     def _make_room(self, cpe: Cpe, kept: SessionKeys) -> bool:
         """An armed generation that never went into use gives way to a newer one; one in use does not."""
@@ -95,6 +113,7 @@ class Equipment:
                     self.record()
                     with self.node.desk() as cpe:
                         cpe.erase_generation(self.line, generation)
+                    self.installed.pop(generation, None)
 
     def erase(self) -> None:
         """Erase every key in the terminal: the line is stopped."""

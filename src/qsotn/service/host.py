@@ -10,6 +10,7 @@ goes.
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
 import contextlib
 import os
 import signal
@@ -49,6 +50,8 @@ RELOAD_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75
 """Longer than a client keeps an idle connection, so that it is the client who ends it."""
 GRACE_S: Final = 5
+BACKLOG: Final = 1024
+HANDSHAKE_S: Final = 10.0
 INSTALL_ATTEMPTS: Final = 20
 STORE_FILE: Final = "store.db"
 _log = structlog.get_logger("host")
@@ -62,6 +65,7 @@ def now_us() -> int:
 def run(configuration: ServiceConfiguration) -> None:
     """Serve one party until SIGTERM or SIGINT. Raises `QsotnError` for what keeps it from beginning or going on."""
     configure_logging(configuration.log, configuration.party)
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_S  # uvicorn has no setting for it, and 60 s are an invitation
     asyncio.run(Host(configuration).serve())
 
 
@@ -214,6 +218,8 @@ class Host:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
             ssl_context_factory=lambda *_: self._tls.server(),
@@ -318,12 +324,18 @@ def _modified(path: Path) -> int:
 
 def _bound(address: str) -> socket.socket:
     host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio would leave Nagle's algorithm on for every connection it accepts (`proto` would be 0),
+    # and an answer of two segments would wait for a delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
-        )
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise UsageError(f"[listen] {address}: this address cannot be listened on: {error.strerror}") from error
+    return listener
 
 
 @contextlib.asynccontextmanager

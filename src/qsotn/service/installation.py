@@ -6,8 +6,8 @@ A party's folder holds
     identity.sealed     the party's own keys and certificate, wrapped under it
     installation.json   the roots, the certificates of those it must know, its own configuration: nothing secret
 
-At a party's first start its store takes in all of it in one transaction; at every later start it takes in what has
-been renewed: certificates and configuration. Keys and roots never change that way.
+At a party's first start its store takes in all of it in one transaction; later, when it starts or the file changes, it
+takes in what has been renewed: certificates and configuration. Keys and roots never change that way.
 """
 
 from __future__ import annotations

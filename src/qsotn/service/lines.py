@@ -33,8 +33,9 @@ _SO_RCVBUFFORCE: Final = 33
 BURST: Final = 8
 """Multiframes in one turn, so that messages wait no longer than these take."""
 FRAMES_A_TURN: Final = 256
-IDLE_S, UNKEYED_S, NO_LINE_S = 0.02, 0.005, 0.05
-"""Between two multiframes that carry nothing: in service, while keys are being confirmed; and looking for a line."""
+IDLE_S, CONFIRMING_S, NO_LINE_S = 0.1, 0.004, 0.25
+"""Between two multiframes that carry nothing, in service and while keys are being confirmed; between two looks for a
+line when nothing changed."""
 PATIENCE_S: Final = 3.0
 """Several times what two proofs in GCC1 take to cross."""
 REKEY_LIFETIME_US: Final = 120 * 1_000_000
@@ -83,9 +84,7 @@ class Line:
         busy = self._receive(equipment) | self._exchange_with_client(equipment) | self._transmit(equipment)
         equipment.take_events()
         self._keep_keyed(equipment)
-        if busy:
-            return 0.0
-        return IDLE_S if equipment.encrypting else UNKEYED_S
+        return 0.0 if busy else _gap(equipment)
 
     # --- which line -------------------------------------------------------------------------------------------------
 
@@ -149,8 +148,7 @@ class Line:
         return taken
 
     def _transmit(self, equipment: Equipment) -> bool:
-        now, sent = self._monotonic(), 0
-        gap = IDLE_S if equipment.encrypting else UNKEYED_S
+        now, sent, gap = self._monotonic(), 0, _gap(equipment)
         # Without a key client frames wait, and a burst would carry nothing but zeros.
         while sent < BURST and ((equipment.terminal.waiting and equipment.encrypting) or now - self._last_sent >= gap):
             with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
@@ -185,6 +183,11 @@ class Line:
         if carried != self._recorded:
             equipment.record()
             self._recorded = carried
+
+
+def _gap(equipment: Equipment) -> float:
+    """Seconds between two multiframes that carry no client frames: short only while keys are being confirmed."""
+    return CONFIRMING_S if equipment.installed and not equipment.encrypting else IDLE_S
 
 
 def _offer(equipment: Equipment, frame: bytes) -> bool:

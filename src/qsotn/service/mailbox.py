@@ -53,8 +53,10 @@ class Mailbox:
     async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
         """Return what waits for a device; wait for the first that comes. Nothing after `wait_s` seconds.
 
+        Nothing, too, as soon as the device asks again: who waits for the older answer may be a connection that is dead.
         Raises `Overloaded`, `StoreError`.
         """
+        self.wake((device,))
         arrived = self._waiting[device] = asyncio.Event()
         try:
             mail = await self._lease(device, limit)
@@ -62,7 +64,7 @@ class Mailbox:
                 return mail
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), wait_s)
-            return await self._lease(device, limit)
+            return await self._lease(device, limit) if self._waiting.get(device) is arrived else ()
         finally:
             if self._waiting.get(device) is arrived:
                 del self._waiting[device]

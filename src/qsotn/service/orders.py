@@ -42,11 +42,14 @@ def open_account(pomp: Pomp, name: str) -> tuple[Account, bool]:
 def order_device(
     pomp: Pomp, work: Work, cpe: PartyId, serial_number: str, home_qssp: PartyId, terms: Terms
 ) -> ProcedureId:
-    """Order a device into service. Raises `UsageError`; `Refusal` UNDER_WAY, or as `initialization.begin`."""
+    """Order a device into service.
+
+    Raises `UsageError`; `Refusal` UNKNOWN_QSSP, UNDER_WAY, or as `initialization.begin`.
+    """
     _check_role(cpe, Role.CPE)
     _check_role(home_qssp, Role.QSSP)
     if pomp.desk.certificates.get(home_qssp) is None:
-        raise UsageError(f"{pomp.desk.party} knows no {home_qssp}; a home QSSP is one it has a certificate of")
+        raise Refusal("UNKNOWN_QSSP", f"{pomp.desk.party} has no certificate of {home_qssp}")
     _check_idle(work, cpe)
     return initialization.begin(pomp, work, cpe, serial_number, home_qssp, terms.pmp, terms.lifetime_us)
 
@@ -68,12 +71,12 @@ def order_line(
     quality: QualityOfService,
     terms: Terms,
 ) -> ProcedureId:
-    """Order a line between two devices. Raises `UsageError`; `Refusal` as `leased_line.begin`."""
+    """Order a line between two devices. Raises `UsageError`; `Refusal` SAME_DEVICE, or as `leased_line.begin`."""
     _check_name("line", line)
     for cpe in ends:
         _check_role(cpe, Role.CPE)
     if ends[0] == ends[1]:
-        raise UsageError(f"a line joins two devices, and both ends are {ends[0]}")
+        raise Refusal("SAME_DEVICE", f"a line joins two devices, and both ends are {ends[0]}")
     _check_quality(quality)
     return leased_line.begin(pomp, work, line, account, ends, quality, terms.pmp, terms.lifetime_us)
 

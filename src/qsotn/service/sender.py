@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -72,7 +72,7 @@ class Sender:
         self._sweep_due.set()
 
     def _enqueue(self, one: Posted) -> None:
-        way = (one.next_hop, wire.interface_of(one.datagram))
+        way = (one.next_hop, one.interface or wire.interface_of(one.datagram))
         queue = self._queues.get(way)
         if queue is None:
             self._queues[way] = deque([one])
@@ -84,9 +84,22 @@ class Sender:
 
     async def _drain(self, way: tuple[PartyId, str]) -> None:
         queue = self._queues[way]
-        while queue:
-            await self._request(way, _next_request(queue))
-        del self._queues[way]
+        try:
+            while queue:
+                await self._hand_over(way, _next_request(queue))
+        finally:
+            # Whatever ended it: what is left here falls due when its lease ends, and then finds no dead queue.
+            self._let_go(queue)
+            del self._queues[way]
+
+    async def _hand_over(self, way: tuple[PartyId, str], batch: list[Posted]) -> None:
+        try:
+            await self._request(way, batch)
+        finally:
+            self._let_go(batch)
+
+    def _let_go(self, posted: Iterable[Posted]) -> None:
+        self._held.difference_update(one.number for one in posted)
 
     async def _request(self, way: tuple[PartyId, str], batch: list[Posted]) -> None:
         hop, interface = way
@@ -106,7 +119,6 @@ class Sender:
     async def _settle(self, way: tuple[PartyId, str], answered: list[tuple[Posted, Receipt]]) -> None:
         taken = [posted.number for posted, receipt in answered if receipt.taken]
         self._worker.acknowledge(taken)
-        self._held.difference_update(taken)
         refused = [(posted, receipt) for posted, receipt in answered if not receipt.taken]
         for _, receipt in refused:
             _log.info("no receipt", to=way[0], interface=way[1], status=receipt.status, reason=receipt.detail)
@@ -118,7 +130,6 @@ class Sender:
             await self._worker.call(lambda node: node.postpone(failed))
         except (StoreError, Overloaded) as error:
             _log.warning("left to its lease", datagrams=len(failed), reason=str(error))
-        self._held.difference_update(one.number for one in failed)
         self.look_soon()
 
     async def _sweep(self) -> None:

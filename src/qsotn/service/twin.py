@@ -31,6 +31,7 @@ from qsotn.service.http.quantum_modules import Block, Exchange, ExchangeKey, Fir
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
 from qsotn.service.observability import configure_logging
+from qsotn.service.parent import end_with
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ async def _serve(configuration: TwinConfiguration) -> None:
     stopping, fed = asyncio.Event(), Fed(link.name for link in configuration.links)
     with stopped_by_signals(stopping):
         async with contextlib.AsyncExitStack() as stack:
-            pool = stack.enter_context(ProcessPoolExecutor(1, initializer=_leave_signals))
+            pool = stack.enter_context(ProcessPoolExecutor(1, initializer=_begin_worker, initargs=(os.getpid(),)))
             ends = [_ends_of(link, configuration) for link in configuration.links]
             await stack.enter_async_context(
                 monitored(configuration.listen.monitoring, Monitoring(fed.readiness, CollectorRegistry()))
@@ -184,7 +185,8 @@ def _block(number: int, ledger: BlockLedger, key: Secret, withheld: Secret) -> B
     return Block(number, key.reveal(), withheld.reveal(), ledger)
 
 
-def _leave_signals() -> None:
-    """A worker process ends with its parent's word, not with the terminal's."""
+def _begin_worker(parent: int) -> None:
+    """A worker process ends with its parent, and not at the terminal's word."""
+    end_with(parent)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN if name is signal.SIGINT else lambda *_: sys.exit(0))

@@ -95,6 +95,7 @@ class DeskWorker:
         self._idle = idle
         self._before = before
         self._waiting: deque[_Datagrams | _Call] = deque()
+        self._at_work: list[_Datagrams | _Call] = []
         self._count = 0
         self._condition = threading.Condition()
         self._stopping = False
@@ -174,8 +175,19 @@ class DeskWorker:
             self._work(node)
         except BaseException as error:  # noqa: BLE001  (a desk that died must end the process, not leave it deaf)
             self._loop.call_soon_threadsafe(_reject, self.failed, error)
+            self._let_go()
         finally:
             store.close()
+
+    def _let_go(self) -> None:
+        """Nobody will ever be answered who waits here: tell them, and take nothing more."""
+        with self._condition:
+            self._stopping = True
+            jobs = [*self._at_work, *self._waiting]
+            self._waiting.clear()
+            self._count = 0
+        for job in jobs:
+            self._loop.call_soon_threadsafe(_reject, job.future, Overloaded("this party's desk has ended"))
 
     def _work(self, node: Node) -> None:
         due = time.monotonic()
@@ -183,6 +195,7 @@ class DeskWorker:
             jobs = self._next_jobs(due - time.monotonic())
             if jobs is None:
                 return
+            self._at_work = jobs
             if jobs and isinstance(jobs[0], _Call):
                 self._do(node, jobs[0])
             elif jobs:
@@ -253,12 +266,25 @@ def _take_all(node: Node, datagrams: Sequence[tuple[bytes, Bearer]]) -> Receipts
         intake = node.receive_all(datagrams)
         return Receipts(intake.taken, dict(intake.refused))
     except Exception as error:  # noqa: BLE001  (each datagram alone shows whose it is)
-        if isinstance(error, StoreError) and not isinstance(error, StoreConflict):
+        if isinstance(error, StoreError) and not _answers(node, error):
             return Receipts({}, dict.fromkeys(range(len(datagrams)), error))
     receipts = Receipts()
     for position, one in enumerate(datagrams):
         _take_one(node, one, position, receipts)
     return receipts
+
+
+def _answers(node: Node, error: StoreError) -> bool:
+    """Whether the store is there: another replica was faster, or one datagram needs a record that is not."""
+    if isinstance(error, StoreConflict):
+        return True
+    try:
+        with node.rows(limit=1):
+            return True
+    except StoreConflict:
+        return True
+    except StoreError:
+        return False
 
 
 def _take_one(node: Node, one: tuple[bytes, Bearer], position: int, receipts: Receipts) -> None:

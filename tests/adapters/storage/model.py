@@ -45,6 +45,10 @@ class Model:
     def delete(self, collection: str, key: str) -> None:
         self.records.pop((collection, key), None)
 
+    def take(self, collection: str, first: str, last: str) -> list[tuple[str, bytes]]:
+        taken = [place for place in sorted(self.records) if place[0] == collection and first <= place[1] <= last]
+        return [(key, self.records.pop((name, key))) for name, key in taken]
+
     def scan(self, collection: str, prefix: str, after: str, limit: int | None) -> list[tuple[str, bytes]]:
         found = [(key, value) for (name, key), value in sorted(self.records.items()) if name == collection]
         return [(key, value) for key, value in found if key.startswith(prefix) and key > after][:limit]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
+
+import pytest
 
 from qsotn.adapters.storage import open_store
 from qsotn.domain import PartyId, ProcedureId
@@ -45,14 +47,29 @@ class Place:
             store.close()
 
 
-def row(procedure: str, seat: str = "pmp", **changes: object) -> StoredRow:
-    """A running row about `line-1` whose content is its name."""
-    fields = {"ladder": "leased-line", "subject": "line-1", "running": True, "deadline": 100}
-    return StoredRow(
-        procedure=ProcedureId(procedure), seat=seat, content=f"{procedure}/{seat}".encode(), **{**fields, **changes}
-    )
+def row(
+    procedure: str,
+    seat: str = "pmp",
+    *,
+    ladder: str = "leased-line",
+    subject: str = "line-1",
+    running: bool = True,
+    deadline: int = 100,
+) -> StoredRow:
+    """A row whose content is its name."""
+    content = f"{procedure}/{seat}".encode()
+    return StoredRow(ProcedureId(procedure), seat, ladder, subject, running, deadline, content)
 
 
 def taken(procedure: str, number: int) -> Taken:
     """One accepted step."""
     return Taken(ProcedureId(procedure), "leased-line", number, "a", "ServiceRequest", HOP, DEVICE, "Ax", 1, 2)
+
+
+class Undone(Exception):
+    """Raised to leave a transaction or a part."""
+
+
+def refused(error: type[BaseException], match: str | None = None) -> AbstractContextManager[object, bool]:
+    """Expect that a whole transaction or part comes to nothing; at which of its statements is not the story."""
+    return pytest.raises(error, match=match)

@@ -34,7 +34,7 @@ def set_version(store: Store, version: int) -> None:
     if isinstance(store, SqliteStore):
         store._connection.execute(f"PRAGMA user_version={version}")
     if isinstance(store, PostgresStore):
-        store._session.execute(f"UPDATE schema_version SET version = {version}")
+        store._session.fetch("UPDATE schema_version SET version = ?1", version)
 
 
 def test_a_store_of_a_newer_release_is_refused_with_both_versions(place: Place) -> None:

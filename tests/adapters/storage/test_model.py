@@ -24,7 +24,7 @@ PROCEDURES = ("a", "a-b", "b", "courier")
 SEATS = ("cpe-a", "cpe-b", "pmp")
 SUBJECTS = ("line-1", "line-2")
 HOPS = ("cpe/jinan-1", "pmp/shandong", "qssp/jinan")
-TRANSACTIONS = 120
+TRANSACTIONS = 80
 
 
 class Aborted(Exception):
@@ -63,6 +63,10 @@ class Worker:
             else:
                 store.delete(*place)
 
+    def take_records(self, transaction: Transaction, model: Model) -> None:
+        collection, bounds = self.chance.choice(COLLECTIONS), sorted(self.chance.sample(KEYS, 2))
+        assert list(transaction.take(collection, *bounds)) == model.take(collection, *bounds)
+
     def read_rows(self, transaction: Transaction, model: Model) -> None:
         procedure, seat = self.chance.choice(PROCEDURES), self.chance.choice(SEATS)
         assert transaction.row(procedure, seat) == model.row(procedure, seat)  # type: ignore[arg-type]  # a name
@@ -75,8 +79,8 @@ class Worker:
 
     def write_row(self, transaction: Transaction, model: Model) -> None:
         place = (self.chance.choice(PROCEDURES), self.chance.choice(SEATS))
-        fields = {"subject": self.chance.choice(SUBJECTS), "deadline": self._time()}
-        written = row(*place, running=self.chance.random() < 0.7, **fields)
+        subject, running = self.chance.choice(SUBJECTS), self.chance.random() < 0.7
+        written = row(*place, subject=subject, running=running, deadline=self._time())
         transaction.put_row(written)
         model.put_row(written)
 
@@ -153,7 +157,8 @@ class Worker:
     @property
     def of_all(self) -> list[Callable[..., None]]:
         reads = [self.read_records, self.read_rows]
-        return [*reads, self.write_record, self.write_row, self.post, self.answer, self.note, *self.of_the_outbox[1:]]
+        writes = [self.write_record, self.write_record, self.take_records]
+        return [*reads, *writes, self.write_row, self.post, self.answer, self.note, *self.of_the_outbox[1:]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,12 +181,6 @@ def test_two_replicas_answer_as_the_model_does(place: Place, seed: int) -> None:
         ends[end] += 1
         model = changed if end == "committed" else model
     assert min(ends.values()) > TRANSACTIONS / 10
-
-
-def do_not_wait(store: Store) -> None:
-    """Have a transaction that cannot get its turn fail at once: in one thread, nobody would make room for it."""
-    if hasattr(store, "_path"):
-        store._connection.execute("PRAGMA busy_timeout=0")  # type: ignore[attr-defined]  # SQLite's alone
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -122,11 +122,11 @@ def buffers() -> tuple[ssl.MemoryBIO, ssl.MemoryBIO]:
 class Pair:
     """Both ends over memory, moved by hand."""
 
-    def __init__(self, province: Province) -> None:
+    def __init__(self, province: Province, expected: PartyId = QSSP) -> None:
         self.there, self.back = buffers()
-        client, server = province.process(KM), province.process(QSSP)
-        self.client = client.client(QSSP).wrap_bio(self.back, self.there)
-        self.server = server.server().wrap_bio(self.there, self.back, server_side=True)
+        self.at_client, self.at_server = province.process(KM), province.process(QSSP)
+        self.client = self.at_client.client(expected).wrap_bio(self.back, self.there)
+        self.server = self.at_server.server().wrap_bio(self.there, self.back, server_side=True)
 
     def shake_hands(self) -> None:
         for end in (self.client, self.server, self.client, self.server):
@@ -159,6 +159,18 @@ def test_bytes_that_were_taken_but_not_decrypted_are_pending(province: Province)
     assert pair.server.pending() == 0
 
 
+@pytest.mark.parametrize("data", [b"", b"abc", bytearray(b"abc"), memoryview(b"abcd")[:3], bytes(100_000)])
+def test_bytes_of_every_kind_and_length_are_written(province: Province, data: Any) -> None:
+    """HTTP clients write lists of pieces, some of them empty."""
+    pair = Pair(province)
+    pair.shake_hands()
+    assert pair.client.write(data) == len(data)
+    got = b""
+    while len(got) < len(data):
+        got += pair.server.read(100_000)
+    assert got == data
+
+
 def test_reading_into_a_buffer_is_reading(province: Province) -> None:
     pair = Pair(province)
     pair.shake_hands()
@@ -183,6 +195,31 @@ def test_nothing_is_read_or_written_before_the_peer_was_judged(province: Provinc
             end.write(b"x")
     pair.shake_hands()
     assert pair.client.write(b"x") == 1
+
+
+def test_a_client_shows_nothing_to_a_server_it_refuses_and_says_so_once(province: Province) -> None:
+    pair = Pair(province, PartyId("qssp/qingdao"))
+    for end in (pair.client, pair.server):
+        with pytest.raises(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert pair.there.pending == 0
+    with pytest.raises(ssl.SSLCertVerificationError, match="expected qssp/qingdao"):
+        pair.client.do_handshake()
+    assert pair.there.pending == 0
+    for again in (pair.client.do_handshake, lambda: pair.client.write(b"x"), lambda: pair.client.read(1)):
+        with pytest.raises(ssl.SSLError, match=r"refused|has not been verified"):
+            again()
+    assert pair.there.pending == 0
+    assert len(pair.at_client.refusals) == 1
+
+
+def test_an_end_that_was_said_goodbye_to_ends_at_once(province: Province) -> None:
+    pair = Pair(province)
+    pair.shake_hands()
+    with pytest.raises(ssl.SSLWantReadError):
+        pair.client.unwrap()
+    pair.server.unwrap()
+    pair.client.unwrap()
 
 
 def test_a_broken_record_ends_the_connection(province: Province) -> None:

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from cryptography import x509
 from OpenSSL import SSL
-from tests.adapters.tls.parties import DAY, KM, NOW, QSSP, SECOND, Process, Province, ask, number_of, serving
+from tests.adapters.tls.parties import DAY, KM, NOW, QSSP, SECOND, Process, Province, ask, number_of, serving, write_key
 
 from qsotn.adapters.tls.context import peer_of
 
@@ -93,7 +94,9 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
 def test_no_session_is_resumed(province: Province) -> None:
     """A client that kept what a server gave it begins anew all the same, with certificates."""
     server, key = province.process(QSSP), province.key()
-    settings = willing_to_resume(province.settings([province.certificate(KM, key)], key))
+    settings = willing_to_resume(province.certificate(KM, key))
+    write_key(province.folder / "resuming.pem", key)
+    settings.use_privatekey_file(str(province.folder / "resuming.pem"))
 
     def talk(port: int, session: SSL.Session | None) -> tuple[SSL.Session | None, int]:
         with socket.create_connection(("127.0.0.1", port)) as plain:
@@ -104,6 +107,7 @@ def test_no_session_is_resumed(province: Province) -> None:
             connection.do_handshake()
             connection.send(b"hello")
             assert connection.recv(5) == b"hello"  # by now what a server would give was received
+            connection.shutdown()  # OpenSSL marks a session that broke off as spent
             return connection.get_session(), SSL._lib.SSL_session_reused(connection._ssl)  # type: ignore[attr-defined]
 
     async def story() -> None:
@@ -117,6 +121,9 @@ def test_no_session_is_resumed(province: Province) -> None:
     asyncio.run(story())
 
 
-def willing_to_resume(settings: SSL.Context) -> SSL.Context:
+def willing_to_resume(certificate: bytes) -> SSL.Context:
+    """A client with all that our own settings switch off."""
+    settings = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    settings.use_certificate(x509.load_der_x509_certificate(certificate))
     settings.set_session_cache_mode(SSL.SESS_CACHE_CLIENT)
     return settings

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from tests.adapters.tls.parties import (
     DAY,
     KM,
@@ -105,10 +106,18 @@ def with_a_classical_group(province: Province) -> SSL.Context:
     return classical_groups(province.settings([province.certificate(KM, key)], key))
 
 
+def with_shorter_keys(province: Province) -> SSL.Context:
+    key = province.key()
+    settings = province.settings([province.certificate(KM, key)], key)
+    settings.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256")
+    return settings
+
+
 CARELESS: dict[str, tuple[Callable[[Province], SSL.Context], str]] = {
     "no certificate": (lambda _: without_a_certificate(), "showed no ML-DSA certificate"),
     "classical certificate": (with_a_classical_certificate, "showed no ML-DSA certificate"),
     "classical groups": (with_a_classical_group, "offers no post-quantum group: expected X25519MLKEM768"),
+    "AES-128": (with_shorter_keys, "does not take AES-256-GCM"),
     "TLS 1.2": (older_version, "does not speak TLS 1.3"),
 }
 
@@ -118,6 +127,18 @@ def test_a_server_refuses_what_is_not_post_quantum_on_both_sides(province: Provi
     made = settings(province)
     reason, claimed = refused_by_a_server(province.process(QSSP), lambda port: careless_client(made, port))
     assert words in reason
+    assert claimed is None
+
+
+def test_a_certificate_that_cannot_be_read_is_refused(province: Province, tmp_path: Path) -> None:
+    """X.509 in a version that does not exist: the library takes it, and what verifies here does not."""
+    key = province.key()
+    settings = province.settings([province.certificate(KM, key)], key)
+    odd = province.certificate(KM, key).replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020108"))
+    (tmp_path / "odd.der").write_bytes(odd)
+    settings.use_certificate_file(str(tmp_path / "odd.der"), crypto.FILETYPE_ASN1)
+    reason, claimed = refused_by_a_server(province.process(QSSP), lambda port: careless_client(settings, port))
+    assert "the peer's certificate cannot be read" in reason
     assert claimed is None
 
 

@@ -180,8 +180,4 @@ def application_of(
     """The application of one party of a world."""
     node = world.nodes[party]
     opened = mailbox or (DirectMailbox(node) if node.role is Role.PMP else None)
-    return make_application(
-        DirectWorker(node), node.role, ready, registry or CollectorRegistry(), opened, deployment
-    )
-
-
+    return make_application(DirectWorker(node), node.role, ready, registry or CollectorRegistry(), opened, deployment)

@@ -30,7 +30,15 @@ def test_an_etag_changes_with_the_resource(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("form", "status"),
-    [("{}", 304), ("W/{}", 304), ('"other", {}', 304), ('"other",W/{}', 304), ("*", 304), ('"other"', 200), ('""', 200)],
+    [
+        ("{}", 304),
+        ("W/{}", 304),
+        ('"other", {}', 304),
+        ('"other",W/{}', 304),
+        ("*", 304),
+        ('"other"', 200),
+        ('""', 200),
+    ],
 )
 def test_a_client_gets_what_it_does_not_have(province: World, form: str, status: int) -> None:
     client = Client(application_of(province, POMP))
@@ -64,7 +72,7 @@ def test_a_device_is_revoked_only_as_it_was_seen(client: Client) -> None:
     assert client.order("DELETE", f"{device}?reason=lost", "3", headers={"if-match": etag}).status == 412
 
 
-@pytest.mark.parametrize("given", ["", "etag", '"a', '"a" "b"', '"a",', "w/\"a\"", '*, "a"', '"a b"'])
+@pytest.mark.parametrize("given", ["", "etag", '"a', '"a" "b"', '"a",', 'w/"a"', '*, "a"', '"a b"'])
 def test_what_is_no_entity_tag_is_refused(province: World, given: str) -> None:
     client = Client(application_of(province, POMP))
     for reply in (

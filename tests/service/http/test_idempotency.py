@@ -76,7 +76,9 @@ def test_nobody_gets_another_operators_answer(world: World, client: Client) -> N
     assert (reply.status, reply.json()["code"]) == (409, "UNDER_WAY")
 
 
-@pytest.mark.parametrize("key", ["", '"', '""', '"k', "k k", "k" * 65, "ключ".encode().decode("latin-1"), "a/b", "k, k"])
+@pytest.mark.parametrize(
+    "key", ["", '"', '""', '"k', "k k", "k" * 65, "ключ".encode().decode("latin-1"), "a/b", "k, k"]
+)
 def test_a_key_that_is_none_is_refused(client: Client, key: str) -> None:
     reply = client.order("POST", CPES, key, json=DEVICE)
     assert (reply.status, reply.problem) == (400, "malformed-request")

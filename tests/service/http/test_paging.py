@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.service.http.driver import Client, application_of
 from tests.world import World
 
-from qsotn.app.province import POMP, QSSP_A
+from qsotn.app.province import KM_A, POMP, QKMP, QSSP_A, QSSP_B
+from qsotn.domain import PartyId, ProcedureId
+from qsotn.interfaces import Seat
+from qsotn.procedures.turn import Row, Work
 from qsotn.service.http.paging import Window, cursor_after, key_before, page
 from qsotn.service.http.problems import HttpProblem
 from qsotn.service.http.procedures import SCANNED
@@ -104,13 +108,15 @@ def test_an_operator_leafs_through_a_list_that_grows(newcomer: Client) -> None:
     assert second["next_cursor"] is None
 
 
-def leafed(client: Client, path: str, limit: int) -> list[list[str]]:
-    found, cursor = list[list[str]](), ""
-    while cursor is not None:
+def leafed(client: Client, path: str, limit: int) -> list[list[Any]]:
+    """Every page's items."""
+    found, cursor = list[list[Any]](), ""
+    while True:
         reply = client("GET", f"{path}?limit={limit}&cursor={cursor}").json()
-        found.append([item["procedure"] for item in reply["items"]])
+        found.append(reply["items"])
+        if reply["next_cursor"] is None:
+            return found
         cursor = reply["next_cursor"]
-    return found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
@@ -118,17 +124,35 @@ def test_procedures_are_listed_whole(province: World, limit: int) -> None:
     client = Client(application_of(province, QSSP_A))
     found = leafed(client, "/operations/v1/procedures", limit)
     wanted = sorted({row.procedure for row in province.rows(QSSP_A)})
-    assert [procedure for items in found for procedure in items] == wanted
+    assert [item["procedure"] for items in found for item in items] == wanted
     assert all(len(items) <= limit for items in found)
 
 
+def both_seats(qssp: Any, work: Work) -> None:
+    """Forty procedures in which a QSSP sits at both ends, as when a line begins and ends in its city."""
+    for number in range(40):
+        procedure = ProcedureId(f"8c9e6679-7425-40de-944b-0000000000{number:02}")
+        for seat in (Seat.QSSP_A, Seat.QSSP_B):
+            work.add(Row(procedure, "leased-line", seat, "line-2", {seat: QSSP_A}, qssp.desk.now, qssp.desk.now))
+
+
+def test_a_procedure_is_shown_with_all_its_parts_wherever_a_page_ends(own_province: World) -> None:
+    own_province.begin(QSSP_A, both_seats)
+    found = leafed(Client(application_of(own_province, QSSP_A)), "/operations/v1/procedures", 50)
+    assert [len(item["parts"]) for items in found for item in items if item["subject"] == "line-2"] == [2] * 40
+
+
+@pytest.mark.parametrize(
+    ("visitor", "interface", "count"), [(POMP, "ioq", 2), (QKMP, "iqq", 1), (QSSP_B, "iqq", 1), (KM_A, "ak", 2)]
+)
 def test_a_neighbour_sees_its_own_procedures_in_pages_of_bounded_work(
-    own_province: World, monkeypatch: pytest.MonkeyPatch
+    own_province: World, monkeypatch: pytest.MonkeyPatch, visitor: PartyId, interface: str, count: int
 ) -> None:
     monkeypatch.setattr("qsotn.service.http.messages.SCANNED", 3)
     assert SCANNED > 100
-    client = Client(application_of(own_province, QSSP_A), POMP)
-    found = leafed(client, "/ioq/v1/procedures", 50)
-    wanted = sorted(row.procedure for row in own_province.rows(QSSP_A) if POMP in row.seats.values())
-    assert [procedure for items in found for procedure in items] == wanted
-    assert len(wanted) == 2
+    own_province.begin(QSSP_A, both_seats)
+    client = Client(application_of(own_province, QSSP_A), visitor)
+    found = leafed(client, f"/{interface}/v1/procedures", 50)
+    wanted = sorted(row.procedure for row in own_province.rows(QSSP_A) if visitor in row.seats.values())
+    assert [item["procedure"] for items in found for item in items] == wanted
+    assert (len(wanted), len(found) > 20) == (count, True)

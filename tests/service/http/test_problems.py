@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from structlog.testing import capture_logs
+from tests.service.http.driver import Reply
 
 from qsotn import errors
 from qsotn.service.http.answer import Answer
 from qsotn.service.http.problems import LONGEST_DETAIL, answer_to
 from qsotn.service.worker import Defect, Overloaded
-from tests.service.http.driver import Reply
 
 
 def replied(answer: Answer) -> Reply:
@@ -32,7 +32,7 @@ def replied(answer: Answer) -> Reply:
         (errors.StoreError("x"), 503, "store-unavailable", "2"),
         (errors.StoreConflict("x"), 503, "store-unavailable", "2"),
         (Overloaded("x"), 503, "overloaded", "1"),
-        (errors.KeyReuse("x"), 500, "internal-error", None),
+        (errors.KeyReuse("x"), 409, "key-reused", None),
         (errors.LineError("x"), 500, "internal-error", None),
         (Defect("x"), 500, "internal-error", None),
         (KeyError("x"), 500, "internal-error", None),
@@ -58,7 +58,8 @@ def test_a_defect_tells_an_id_and_the_log_has_the_same() -> None:
     assert document["instance"] == f"urn:uuid:{entry['id']}"
     assert "5ec2e7" not in str(document)
     assert "RuntimeError" not in str(document)
-    assert entry["exc_info"].args == ("wrapped key 5ec2e7",)
+    assert entry["traceback"].endswith("RuntimeError: wrapped key 5ec2e7\n")
+    assert "exc_info" not in entry
     assert (entry["method"], entry["path"], entry["log_level"]) == ("GET", "/livez", "error")
 
 

@@ -1,14 +1,14 @@
 """One party's state in one schema of a PostgreSQL database, shared by all replicas of its service.
 
 Transactions are SERIALIZABLE: one of two that collide gets a `StoreConflict`, has written nothing, and is repeated by
-its caller. So is one whose connection was lost. If that happened while COMMIT was on its way, whether it was committed
-is unknown, and the error says so; repeating is safe all the same, because everything a party does is recognised when
-it comes again: the same bytes are answered from the outbox, a receipt is written down twice.
+its caller. A lost connection is a `StoreError`, and repeated as well. If it was lost while COMMIT was on its way,
+whether that was carried out is unknown, and the error says so. Repeating is safe all the same where what comes again is
+recognised: the same datagram is answered from the outbox, a receipt is written twice, an order has a name of its own.
 
-*Leases* are not serialisable work. Two replicas that look for due datagrams read and change the same end of the same
-index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease therefore runs READ
-COMMITTED, takes the datagrams row by row and skips those that another holds (SKIP LOCKED): nobody waits, nobody fails,
-and since a row is looked at again once it is locked, nobody gets what another has just taken. Such a transaction
+*Looking for mail* is not serialisable work. Two replicas that lease due datagrams read and change the same end of the
+same index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease therefore runs
+READ COMMITTED, takes the datagrams row by row and skips those that another holds (SKIP LOCKED): nobody waits, nobody
+fails, and since a row is looked at again once it is locked, nobody gets what another has just taken. Such a transaction
 concerns the outbox alone; it is refused everything else.
 
 *Receipts* usually come first in a transaction that goes on to handle datagrams. They are kept until it is known whether
@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from qsotn.adapters.storage.migrations import Migration, migrate
-from qsotn.adapters.storage.postgres_session import Session, quoted
+from qsotn.adapters.storage.postgres_session import Session, quoted, require_no_running_loop
 from qsotn.adapters.storage.statements import POSTPONE, PRUNE, UNDELIVERED, SqlTransaction, on_loan
 from qsotn.domain import PartyId
 from qsotn.errors import StoreConflict, StoreError, UsageError
@@ -36,14 +36,19 @@ READ_COMMITTED: Final = "READ COMMITTED"
 
 # An array, so that the rows are chosen once, before any is changed.
 LEASE_SENT: Final = (
-    "UPDATE outbox SET due = ?2 WHERE number = ANY(ARRAY(SELECT number FROM outbox WHERE NOT delivered AND NOT collected"
-    " AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3 FOR UPDATE SKIP LOCKED))"
+    "UPDATE outbox SET due = ?2 WHERE number = ANY(ARRAY(SELECT number FROM outbox WHERE NOT delivered"
+    " AND NOT collected AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3 FOR UPDATE SKIP LOCKED))"
     " RETURNING number, next_hop, datagram, attempts"
 )
 LEASE_COLLECTED: Final = (
     "UPDATE outbox SET due = ?2 WHERE number = ANY(ARRAY(SELECT number FROM outbox WHERE NOT delivered AND collected"
     " AND next_hop = ?4 AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3 FOR UPDATE SKIP LOCKED))"
     " RETURNING number, next_hop, datagram, attempts"
+)
+# One search for each collector, that ends with what it finds first.
+COLLECTORS_DUE: Final = (
+    "SELECT collector FROM unnest(?2::text[]) AS collector CROSS JOIN LATERAL (SELECT 1 FROM outbox WHERE NOT delivered"
+    ' AND collected AND next_hop = collector COLLATE "C" AND due <= ?1 AND expires_at > ?1 LIMIT 1) AS found'
 )
 # An UPDATE would have to find the rows, and a serialisable search locks the page of the index where it finds them: the
 # last one, where every other replica is posting. Of two busy replicas, each would fail half of its transactions. An
@@ -57,14 +62,14 @@ DELIVERED: Final = (
 )
 DELIVERED_TO: Final = "UPDATE outbox SET delivered = true WHERE number = ANY(?1::bigint[]) AND next_hop = ?2"
 
-LEASES: Final = frozenset({LEASE_SENT, LEASE_COLLECTED})
-OUTBOX_ALONE: Final = LEASES | {DELIVERED, DELIVERED_TO, POSTPONE, UNDELIVERED, PRUNE}
+LOOKING_FOR_MAIL: Final = frozenset({LEASE_SENT, LEASE_COLLECTED, COLLECTORS_DUE})
+OUTBOX_ALONE: Final = LOOKING_FOR_MAIL | {DELIVERED, DELIVERED_TO, POSTPONE, UNDELIVERED, PRUNE}
 
 SAVEPOINT: Final = "SAVEPOINT part"
 RELEASE: Final = "RELEASE SAVEPOINT part"
 UNDO: Final = "ROLLBACK TO SAVEPOINT part"
-# Without its own limit, the statement timeout would end the wait for a synchronous standby, and the server would report
-# success for a commit that only one machine has.
+# The statement timeout would end the wait for a synchronous standby, and the server would report success for a commit
+# that only one machine has. Besides, a transaction that failed refuses SET, while COMMIT would just undo it.
 COMMIT: Final = "SET LOCAL statement_timeout = 0; COMMIT"
 
 
@@ -79,7 +84,7 @@ class PostgresTransaction(SqlTransaction):
         self._isolation = ""
         self._receipts: list[int] = []
         self._control: list[str] = []
-        """Savepoints to be set or left: they travel with the next statement that needs them."""
+        """Savepoints to be set or left: they travel with the next statement, or with COMMIT."""
         self._failure: StoreError | None = None
 
     # --- the outbox -------------------------------------------------------------------------------------------------
@@ -92,6 +97,10 @@ class PostgresTransaction(SqlTransaction):
         if collector is None:
             return on_loan(self._fetch(LEASE_SENT, now, until, limit))
         return on_loan(self._fetch(LEASE_COLLECTED, now, until, limit, collector))
+
+    def collectors_due(self, now: int, collectors: Sequence[PartyId]) -> Sequence[PartyId]:
+        """Return which of these collectors have a datagram due. Comes first in its transaction, as a lease does."""
+        return [PartyId(collector) for (collector,) in self._fetch(COLLECTORS_DUE, now, list(collectors))]
 
     def delivered(self, numbers: Sequence[int], next_hop: PartyId | None = None) -> None:
         """Record that the next hop has these datagrams durably; `next_hop` restricts it to that party's own."""
@@ -106,9 +115,9 @@ class PostgresTransaction(SqlTransaction):
 
     def _fetch(self, sql: str, *arguments: object) -> Sequence[Any]:
         with self._failing_for_good():
-            self._begin(READ_COMMITTED if sql in LEASES else SERIALIZABLE)
+            self._begin(READ_COMMITTED if sql in LOOKING_FOR_MAIL else SERIALIZABLE)
             if self._isolation == READ_COMMITTED and sql not in OUTBOX_ALONE:
-                raise StoreError("a transaction that began with a lease concerns the outbox alone")
+                raise StoreError("a transaction that began by looking for mail concerns the outbox alone")
             if self._control:
                 self._session.execute("; ".join(self._control))
                 self._control.clear()
@@ -117,8 +126,9 @@ class PostgresTransaction(SqlTransaction):
     def _begin(self, isolation: str) -> None:
         if self._isolation:
             return
-        self._session.begin(f"BEGIN ISOLATION LEVEL {isolation}")
+        # Noted before it is so: whatever interrupts what follows, the end is ROLLBACK.
         self._isolation = isolation
+        self._session.begin(f"BEGIN ISOLATION LEVEL {isolation}")
         if self._receipts:
             self._session.fetch(DELIVERED, _in_order(self._receipts))
 
@@ -141,15 +151,9 @@ class PostgresTransaction(SqlTransaction):
         try:
             yield
         except BaseException:
-            self._leave_part(UNDO, RELEASE)
+            self._control += (UNDO, RELEASE)
             raise
-        self._leave_part(RELEASE)
-
-    def _leave_part(self, *control: str) -> None:
-        if self._control and self._control[-1] == SAVEPOINT:
-            self._control.pop()
-        else:
-            self._control += control
+        self._control.append(RELEASE)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -163,13 +167,11 @@ class PostgresTransaction(SqlTransaction):
 
     def _commit(self) -> None:
         try:
-            tag = self._session.execute("; ".join([*self._control, COMMIT]))
+            self._session.execute("; ".join([*self._control, COMMIT]))
         except StoreConflict:
             raise
         except StoreError as error:
             raise StoreError(f"whether a transaction was committed is unknown; it may be repeated: {error}") from error
-        if tag != "COMMIT":
-            raise StoreError(f"{self._session.name} answered COMMIT with {tag}: nothing was written")
 
     def roll_back(self) -> None:
         """Undo everything."""
@@ -199,6 +201,7 @@ class PostgresStore:
         Raises `StoreConflict` if another replica was in the way, `StoreError` if the server cannot be reached; the next
         transaction connects again.
         """
+        require_no_running_loop()
         transaction = PostgresTransaction(self._session)
         try:
             yield transaction
@@ -214,8 +217,7 @@ class PostgresStore:
     # --- migrations -------------------------------------------------------------------------------------------------
 
     def _version(self) -> int:
-        ((made,),) = self._session.fetch("SELECT to_regclass(?1) IS NOT NULL", f"{quoted(self._schema)}.schema_version")
-        if not made:
+        if not self._is_made("to_regclass", f"{quoted(self._schema)}.schema_version"):
             return 0
         ((version,),) = self._session.fetch("SELECT version FROM schema_version")
         return int(version)
@@ -226,14 +228,20 @@ class PostgresStore:
         self._session.fetch("SELECT pg_advisory_xact_lock(hashtextextended(?1, 0))", f"qsotn {self._schema}")
         self._make_schema()
         if self._version() < migration.number:
-            self._session.execute(f"{migration.sql}; UPDATE schema_version SET version = {migration.number}")
+            self._session.execute(migration.sql)
+            self._session.fetch("UPDATE schema_version SET version = ?1", migration.number)
         self._session.execute("COMMIT")
 
     def _make_schema(self) -> None:
-        ((made,),) = self._session.fetch("SELECT to_regnamespace(?1) IS NOT NULL", quoted(self._schema))
-        if not made:
+        # Whoever may not make schemas in this database can be given one.
+        if not self._is_made("to_regnamespace", quoted(self._schema)):
             self._session.execute(f"CREATE SCHEMA {quoted(self._schema)}")
+        if not self._is_made("to_regclass", f"{quoted(self._schema)}.schema_version"):
             self._session.execute("CREATE TABLE schema_version AS SELECT 0 AS version")
+
+    def _is_made(self, lookup: str, name: str) -> bool:
+        ((made,),) = self._session.fetch(f"SELECT {lookup}(?1) IS NOT NULL", name)
+        return bool(made)
 
 
 def schema_of(party: PartyId) -> str:

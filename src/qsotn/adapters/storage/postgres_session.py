@@ -27,14 +27,18 @@ except ImportError as missing:
 CONNECT_SECONDS: Final = 5.0
 """For each host."""
 STATEMENT_SECONDS: Final = 30.0
-"""Longer than the pause below: whoever waits for a replica that hangs is served when that one's transaction is ended."""
+"""Longer than the pause below: who waits for a replica that hangs is served once that one's transaction is ended."""
 PAUSE_SECONDS: Final = 10.0
+"""How long a replica may do nothing inside a transaction."""
 ANSWER_SECONDS: Final = 40.0
 """How long the client waits for any answer; longer than the server takes to give one."""
 
 CONFLICTS: Final = frozenset({"40001", "40P01", "23505"})
 """serialization_failure, deadlock_detected, unique_violation (PostgreSQL, Appendix A). The last because two replicas
 that insert the same key at once may meet at its index before they are found to be unserialisable."""
+
+READ_ONLY: Final = "25006"
+"""read_only_sql_transaction: the server is no longer the one to write to. Another host may be."""
 
 # remote_apply is stronger than on; all others are weaker, and lose acknowledged commits with the server or its standby.
 CHECK_DURABILITY: Final = (
@@ -66,12 +70,11 @@ class Session:
 
     def connect(self) -> None:
         """Connect. Raises `StoreError` if no host can be reached, `UsageError` for a URL that is none."""
-        _require_no_running_loop()
+        require_no_running_loop()
         self._run(self._connect())
 
     def begin(self, script: str) -> None:
         """Begin a transaction, on a new connection where there is none."""
-        _require_no_running_loop()
         if self.connected:
             try:
                 self.execute(script)
@@ -88,9 +91,9 @@ class Session:
         """Run one prepared statement (parameters `?1`, `?2`) and return its rows."""
         return self._run(self._fetch(_numbered(sql), arguments))
 
-    def execute(self, script: str) -> str:
-        """Run statements without parameters in one round trip; return the tag of the last, as `COMMIT`."""
-        return self._run(self._execute(script))
+    def execute(self, script: str) -> None:
+        """Run statements without parameters, in one round trip."""
+        self._run(self._execute(script))
 
     def close(self) -> None:
         """End the connection and the loop."""
@@ -106,9 +109,8 @@ class Session:
         rows: Sequence[Any] = await self._open_connection().fetch(sql, *arguments)
         return rows
 
-    async def _execute(self, script: str) -> str:
-        tag: str = await self._open_connection().execute(script)
-        return tag
+    async def _execute(self, script: str) -> None:
+        await self._open_connection().execute(script)
 
     def _open_connection(self) -> Any:
         if not self.connected:
@@ -125,6 +127,8 @@ class Session:
                 # Each host is given its own time: one that takes connections and never answers must not use up all.
                 failures.append(failure)
                 self._hosts.append(self._hosts.pop(0))
+            except asyncpg.PostgresError as failure:
+                raise StoreError(f"{self.name} refused a connection: {_said(failure)}") from failure
             else:
                 await self._check(self._connection)
                 return
@@ -147,8 +151,10 @@ class Session:
         return {
             "application_name": f"qsotn {self._schema}",
             "search_path": quoted(self._schema),
-            # A scan of a whole table would lock the whole table against serialisable writers.
+            # A scan of a whole table would lock the whole table against serialisable writers. And every statement here
+            # finds few rows by an index that has them in order: nothing is to be collected and sorted first.
             "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
             "jit": "off",
             "statement_timeout": _milliseconds(STATEMENT_SECONDS),
             "idle_in_transaction_session_timeout": _milliseconds(PAUSE_SECONDS),
@@ -177,13 +183,12 @@ class Session:
             raise
 
     def _from_server(self, error: Any) -> StoreError:
-        what = f"{error.args[0]} ({error.sqlstate})"
         if error.sqlstate in CONFLICTS:
-            return StoreConflict(f"{self.name}: {what}")
-        if self.connected:
-            return StoreError(f"{self.name} refused a statement: {what}")
+            return StoreConflict(f"{self.name}: {_said(error)}")
+        if self.connected and error.sqlstate != READ_ONLY:
+            return StoreError(f"{self.name} refused a statement: {_said(error)}")
         self._drop()
-        return StoreError(f"{self.name} was lost: {what}")
+        return StoreError(f"{self.name} was lost: {_said(error)}")
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -200,7 +205,8 @@ async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.sleep(0)
 
 
-def _require_no_running_loop() -> None:
+def require_no_running_loop() -> None:
+    """Raise `StoreError` inside a running event loop: no other can be run there, and none may be held up for long."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -245,3 +251,8 @@ def _each_host(dsn: str) -> list[str]:
 
 def _describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _said(error: Any) -> str:
+    """What a server said, without the details: those may quote values."""
+    return f"{error.args[0]} ({error.sqlstate})"

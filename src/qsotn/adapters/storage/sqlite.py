@@ -27,6 +27,9 @@ from qsotn.ports import Posted
 TURN_SECONDS: Final = 5.0
 """How long a transaction waits for its turn while another process writes."""
 
+CACHE_KIB: Final = 16 * 1024
+"""With SQLite's own 2 MiB, a store of a hundred thousand rows spends half as much again on reading pages it had."""
+
 LEASE_SENT: Final = (
     "UPDATE outbox SET due = ?2 WHERE number IN (SELECT number FROM outbox WHERE NOT delivered AND NOT collected"
     " AND due <= ?1 AND expires_at > ?1 ORDER BY due, number LIMIT ?3) RETURNING number, next_hop, datagram, attempts"
@@ -109,6 +112,7 @@ class SqliteStore:
             raise StoreError(f"{self._path} cannot have a write-ahead log (its journal mode stays {mode})")
         self._connection.execute(f"PRAGMA synchronous={synchronous}")
         self._connection.execute("PRAGMA secure_delete=ON")
+        self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         migrate("sqlite", str(self._path), self._version, self._apply)
 
     def _version(self) -> int:
@@ -148,7 +152,8 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            # The low byte is the kind of error, the rest its variety.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise StoreConflict(f"{self._path} was kept by another process for {TURN_SECONDS:.0f} s") from error
             raise StoreError(f"{self._path} cannot be opened, read or written: {error}") from error
 

@@ -24,6 +24,7 @@ PUT: Final = (
     " ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
 )
 DELETE: Final = "DELETE FROM records WHERE collection = ?1 AND key = ?2"
+TAKE: Final = "DELETE FROM records WHERE collection = ?1 AND key >= ?2 AND key <= ?3 RETURNING key, value"
 # One lower bound, never two: a search with two begins at whichever the planner likes, and may pass over all between.
 SCAN: Final = {
     (strictly, bounded): f"SELECT key, value FROM records WHERE collection = ?1 AND key {begin} ?2{end}"  # noqa: S608 -- constants
@@ -43,9 +44,7 @@ ROWS_ABOUT: Final = "SELECT content FROM procedures WHERE running AND subject = 
 LATE_ROWS: Final = (
     "SELECT content FROM procedures WHERE running AND deadline <= ?1 ORDER BY deadline, procedure, seat LIMIT ?2"
 )
-ROWS: Final = (
-    "SELECT content FROM procedures WHERE (procedure, seat) > (?1, ?2) ORDER BY procedure, seat LIMIT ?3"
-)
+ROWS: Final = "SELECT content FROM procedures WHERE (procedure, seat) > (?1, ?2) ORDER BY procedure, seat LIMIT ?3"
 
 POST: Final = (
     "INSERT INTO outbox (procedure, next_hop, datagram, answers, expires_at, due, collected)"
@@ -54,10 +53,11 @@ POST: Final = (
 POST_AGAIN: Final = "UPDATE outbox SET delivered = false, due = 0 WHERE procedure = ?1 AND answers = ?2"
 IS_POSTED: Final = "SELECT 1 FROM outbox WHERE procedure = ?1 AND answers = ?2 LIMIT 1"
 POSTPONE: Final = "UPDATE outbox SET attempts = attempts + 1, due = ?2 WHERE number = ?1"
-# Two counts, since each is answered by one index alone.
+# Two counts, since each is answered by one index alone; the sum keeps both from being answered by the index on
+# expires_at, through all that was delivered.
 UNDELIVERED: Final = (
-    "SELECT (SELECT count(*) FROM outbox WHERE NOT delivered AND NOT collected AND expires_at > ?1)"
-    " + (SELECT count(*) FROM outbox WHERE NOT delivered AND collected AND expires_at > ?1)"
+    "SELECT (SELECT count(*) FROM outbox WHERE NOT delivered AND NOT collected AND expires_at + 0 > ?1)"
+    " + (SELECT count(*) FROM outbox WHERE NOT delivered AND collected AND expires_at + 0 > ?1)"
 )
 PRUNE: Final = (
     "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)"
@@ -90,6 +90,10 @@ class SqlTransaction(ABC):
     def delete(self, collection: str, key: str) -> None:
         """Remove one record; its absence is no error."""
         self._fetch(DELETE, collection, key)
+
+    def take(self, collection: str, first: str, last: str) -> Sequence[tuple[str, bytes]]:
+        """Remove the records from `first` to `last`, both included, and return them in key order."""
+        return sorted((key, value) for key, value in self._fetch(TAKE, collection, first, last))
 
     def scan(
         self, collection: str, prefix: str = "", *, after: str = "", limit: int | None = None

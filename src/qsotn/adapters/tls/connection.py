@@ -51,7 +51,7 @@ class Connection(ssl.SSLObject):
         self._incoming, self._outgoing = buffers
         self._server = server
         self._judge, self._confirm, self._refused = judge, confirm, refused
-        self._told = False
+        self._over = False
         self._undecrypted = 0
         self._tls = SSL.Connection(settings, None)
         if server:
@@ -63,6 +63,8 @@ class Connection(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         """Go on with the handshake, and judge the peer at its end; raises `ssl.SSLWantReadError` until then."""
+        if self._over:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer was refused")
         self._feed()
         try:
             self._tls.do_handshake()
@@ -93,10 +95,9 @@ class Connection(ssl.SSLObject):
         return tuple(certificate.public_bytes(Encoding.DER) for certificate in (own, *others) if certificate)
 
     def _refuse(self, reason: str, chain: tuple[bytes, ...], cause: Exception) -> NoReturn:
-        self.peer = None
-        if not self._told:
-            self._told = True
-            self._refused(reason, chain)
+        # From here on nothing is read, written or judged, so this is said once.
+        self.peer, self._over = None, True
+        self._refused(reason, chain)
         kind = ssl.SSLCertVerificationError if isinstance(cause, PeerError) else ssl.SSLError
         raise kind(ssl.SSL_ERROR_SSL, reason) from cause
 
@@ -104,22 +105,24 @@ class Connection(ssl.SSLObject):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the name it has in the standard library
         """Return at most `len` bytes, or fill `buffer` and return how many; none at the end of the connection."""
-        self._admit()
+        peer = self._judged_peer()
         self._feed()
         wanted = min(len, _LARGEST_RECORD)  # no record holds more, and a buffer is taken anew for each call
         try:
-            return self._tls.recv(wanted) if buffer is None else self._tls.recv_into(buffer, wanted)
+            got = self._tls.recv(wanted) if buffer is None else self._tls.recv_into(buffer, wanted)
         except SSL.ZeroReturnError:
             return b"" if buffer is None else 0
         except SSL.WantReadError:
             self._wait()
         except SSL.Error as error:
             self._fail(error)
+        self._check_again(peer)
+        return got
 
     def write(self, data: Any) -> int:
-        """Encrypt all of `data`; return its length."""
-        self._admit()
-        rest = memoryview(data).cast("B")
+        """Encrypt all of `data`, which are bytes of any kind; return its length."""
+        self._check_again(self._judged_peer())
+        rest = memoryview(data)
         try:
             while rest:
                 rest = rest[self._tls.send(rest) :]
@@ -128,14 +131,17 @@ class Connection(ssl.SSLObject):
         self._flush()
         return len(data)
 
-    def _admit(self) -> None:
+    def _judged_peer(self) -> TransportPeer:
         # Without this, OpenSSL would finish an unfinished handshake by itself, and nobody would have judged the peer.
         if self.peer is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer has not been verified")
+        return self.peer
+
+    def _check_again(self, peer: TransportPeer) -> None:
         try:
-            self._confirm(self.peer)
+            self._confirm(peer)
         except PeerError as error:
-            self._refuse(str(error), self.peer.chain, error)
+            self._refuse(str(error), peer.chain, error)
 
     def pending(self) -> int:
         """Return how many bytes may be read at once, counting those that are here but not yet decrypted."""
@@ -157,6 +163,8 @@ class Connection(ssl.SSLObject):
     # --- bytes of the network ---------------------------------------------------------------------------------------
 
     def _feed(self) -> None:
+        if not self._incoming.pending:
+            return
         data = memoryview(self._incoming.read())
         self._undecrypted += len(data)
         while data:
@@ -181,16 +189,6 @@ class Connection(ssl.SSLObject):
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, reason_of(error)) from error
 
     # --- what others ask about a connection -------------------------------------------------------------------------
-
-    @property
-    def server_side(self) -> bool:
-        """Whether this is the server's end."""
-        return self._server
-
-    @property
-    def server_hostname(self) -> None:
-        """None: a peer is who its certificate's URI says, whatever its host."""
-        return
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         """Return the peer's certificate in DER, or, as asyncio asks, a description, which is empty: see `peer`."""

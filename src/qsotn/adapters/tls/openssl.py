@@ -73,6 +73,7 @@ _WORDS: Final = {
     "no suitable key share": f"the peer offers no post-quantum group: expected {' or '.join(GROUPS)}",
     "no shared signature algorithms": "the peer takes no ML-DSA signature",
     "peer did not return a certificate": "the peer showed no ML-DSA certificate",
+    "no shared cipher": "the peer does not take AES-256-GCM",
     "unsupported protocol": _NO_TLS_1_3,
     "wrong ssl version": _NO_TLS_1_3,
     "wrong version number": _NOT_TLS,

@@ -155,12 +155,19 @@ class HttpPeer:
 def _numbered(answer: bytes) -> list[tuple[int, bytes]]:
     stream, found = io.BytesIO(answer), []
     while stream.tell() < len(answer):
-        match cbor2.load(stream):
+        match _item(stream):
             case [int(number), bytes(datagram)]:
                 found.append((number, datagram))
             case _:
                 raise LineError("the mailbox holds something else than numbered datagrams")
     return found
+
+
+def _item(stream: io.BytesIO) -> object:
+    try:
+        return cbor2.load(stream)
+    except cbor2.CBORError as error:
+        raise LineError(f"the mailbox holds no CBOR sequence: {error}") from None
 
 
 def _refused(status: int, answer: bytes) -> Receipt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from qsotn.service.http import (
     mailbox,
     operations_common,
     operations_cpe,
+    operations_keys,
     operations_km,
     operations_lines,
     operations_pmp,
@@ -42,8 +44,8 @@ from qsotn.service.http.resource import OPERATION, Resource
 _BY_ROLE: Final[dict[Role, tuple[Operation, ...]]] = {
     Role.POMP: operations_pomp.OPERATIONS + operations_lines.OPERATIONS,
     Role.PMP: mailbox.OPERATIONS + operations_pmp.OPERATIONS,
-    Role.QSSP: operations_qssp.OPERATIONS,
-    Role.KM: operations_km.OPERATIONS + quantum_modules.OPERATIONS,
+    Role.QSSP: operations_qssp.OPERATIONS + operations_keys.QSSP_OPERATIONS,
+    Role.KM: operations_km.OPERATIONS + operations_keys.KM_OPERATIONS + quantum_modules.OPERATIONS,
     Role.QKMP: operations_qkmp.OPERATIONS,
     Role.CPE: operations_cpe.OPERATIONS,
 }
@@ -61,6 +63,7 @@ def document(role: Role) -> dict[str, Any]:
     return openapi_document(role, operations_of(role))
 
 
+@cache
 def rendered(role: Role) -> bytes:
     """Return the document as it is served and as it lies in a file: indented JSON and a line feed."""
     return msgspec.json.format(msgspec.json.encode(document(role)), indent=1) + b"\n"

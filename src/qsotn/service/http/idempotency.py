@@ -99,7 +99,7 @@ def _keep(desk: Desk, request: Asked, answer: Answer) -> None:
 
 def _prune(desk: Desk) -> None:
     for key, name in list(_expiries(desk).items(limit=PRUNED)):
-        if key > _expiry(desk.now, ""):
+        if key >= _expiry(desk.now + 1, ""):
             return
         _expiries(desk).delete(key)
         kept = _kept(desk).get(name)

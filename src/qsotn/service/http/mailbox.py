@@ -94,12 +94,13 @@ _COLLECT: Final = Operation(
         Success(
             200,
             "Datagrams with their numbers.",
-            Content(media_type=CBOR_SEQUENCE, schema={"type": "string", "format": "binary"}),
+            Content(media_type=CBOR_SEQUENCE, schema={"contentMediaType": CBOR_SEQUENCE}),
         ),
         Success(204, "Nothing waits."),
     ),
     problems=(*ALWAYS, *DESK, NOT_READY),
     query_type=Collecting,
+    safe=False,
 )
 
 

@@ -51,6 +51,7 @@ from qsotn.service.http.problems import (
 )
 from qsotn.service.http.procedures import (
     NEIGHBOUR_EXAMPLE,
+    SCANNED,
     NeighbourProcedure,
     neighbour_view,
     procedure_page,
@@ -140,7 +141,7 @@ def _messages(interface: Interface, prefix: str, visitors: frozenset[Role]) -> O
         endpoint=endpoint,
         successes=(Success(ACCEPTED, "What became of each datagram.", Content(ReceiptList, RECEIPTS_EXAMPLE)),),
         problems=(*ALWAYS, *REFUSALS, *BODY, *DESK),
-        body=Content(media_type=CBOR_SEQUENCE, schema={"type": "string", "format": "binary"}),
+        body=Content(media_type=CBOR_SEQUENCE, schema={"contentMediaType": CBOR_SEQUENCE}),
     )
 
 
@@ -190,9 +191,8 @@ def _procedures(interface: Interface, prefix: str, visitors: frozenset[Role]) ->
         """
 
         def read(party: Any) -> Page[NeighbourProcedure]:
-            return procedure_page(
-                party.desk.transaction, call.query, neighbour_view, lambda rows: sits_in(rows, call.peer.party)
-            )
+            transaction, visitor = party.desk.transaction, call.peer.party
+            return procedure_page(transaction, call.query, neighbour_view, lambda rows: sits_in(rows, visitor), SCANNED)
 
         return json_answer(200, await at_desk(call, read))
 

@@ -116,6 +116,8 @@ class Operation:
     query_type: type[msgspec.Struct] = NoParameters
     headers: tuple[HeaderParameter, ...] = ()
     body: Content | None = None
+    safe: bool = True
+    """Whether asking for it changes nothing: a GET that is safe is there as HEAD too."""
 
     def check_role(self, peer: Peer) -> None:
         """Check that a peer may call this. Raises `HttpProblem` 403."""
@@ -141,11 +143,10 @@ def json_endpoint(
     act: Act, path_type: type[msgspec.Struct], query_type: type[msgspec.Struct], body_type: Any | None
 ) -> Endpoint:
     """Make an endpoint of a function from a call to its answer: read, decode, act, send."""
-    decoder = None if body_type is None else msgspec.json.Decoder(body_type)
 
     async def endpoint(service: Service, peer: Peer, scope: Scope, receive: Receive, send: Send) -> None:
         path, query = path_parameters(scope, path_type), query_parameters(scope, query_type)
-        body = None if decoder is None else await json_body(scope, receive, decoder)
+        body = None if body_type is None else await json_body(scope, receive, body_type)
         await send_answer(send, await act(Call(service, peer, path, query, body, scope)))
 
     return endpoint

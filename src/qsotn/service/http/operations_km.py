@@ -14,8 +14,8 @@ from qsotn.service.http.operation import Call
 from qsotn.service.http.paging import Page, Window, page
 
 
-class LinkStatus(msgspec.Struct, frozen=True):
-    """One QKD link as this end sees it.
+class LinkSupply(msgspec.Struct, frozen=True):
+    """What one QKD link can supply, as this end sees it.
 
     `available_bits` may still be allocated by this end; `pending_blocks` wait for the far end's agreement.
     """
@@ -30,10 +30,10 @@ class LinkStatus(msgspec.Struct, frozen=True):
 @listing(
     "/links",
     tag="km",
-    item=LinkStatus,
-    example=LinkStatus("jinan-weifang", PartyId("km/weifang"), 110_848, 12, 0),
+    item=LinkSupply,
+    example=LinkSupply("jinan-weifang", PartyId("km/weifang"), 110_848, 12, 0),
 )
-def list_links(km: Km, call: Call[Any, Window, None]) -> Page[LinkStatus]:
+def list_links(km: Km, call: Call[Any, Window, None]) -> Page[LinkSupply]:
     """The QKD links of this key manager, by name."""
     links = km.configuration.links
 
@@ -44,10 +44,10 @@ def list_links(km: Km, call: Call[Any, Window, None]) -> Page[LinkStatus]:
     return page("links", call.query, items, lambda link: _status(km, *link))
 
 
-def _status(km: Km, link: str, neighbour: PartyId) -> LinkStatus:
+def _status(km: Km, link: str, neighbour: PartyId) -> LinkSupply:
     states = [block.state for block in km.blocks.values(f"{link}/")]
     pending = states.count(BlockState.PENDING)
-    return LinkStatus(link, neighbour, km.available_bits(link), len(states), pending)
+    return LinkSupply(link, neighbour, km.available_bits(link), len(states), pending)
 
 
 OPERATIONS: Final = (list_links,)

@@ -7,6 +7,7 @@ and nothing else, and the log has the same identifier beside the traceback.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -66,6 +67,7 @@ REPLAYED_MESSAGE: Final = Kind(409, "replayed-message", "Another message took th
 OUT_OF_ORDER: Final = Kind(409, "out-of-order", "The message is not awaited now", 1)
 REFUSED: Final = Kind(409, "refused", "The party decided no")
 KEY_SHORTAGE: Final = Kind(409, "key-shortage", "There are no keys left")
+KEY_REUSED: Final = Kind(409, "key-reused", "This was used before, and is used once")
 EXPIRED_MESSAGE: Final = Kind(410, "expired-message", "The message is outside its window of validity")
 PRECONDITION_FAILED: Final = Kind(412, "precondition-failed", "The resource has changed")
 CONTENT_TOO_LARGE: Final = Kind(413, "content-too-large", "The body is too large")
@@ -89,6 +91,7 @@ TABLE: Final[dict[type[Exception], Kind]] = {
     errors.BadProof: BAD_PROOF,
     errors.Refusal: REFUSED,
     errors.KeyShortage: KEY_SHORTAGE,
+    errors.KeyReuse: KEY_REUSED,
     errors.UsageError: INVALID_REQUEST,
     errors.StoreError: STORE_UNAVAILABLE,
     Overloaded: OVERLOADED,
@@ -117,7 +120,9 @@ def problem_of(error: Exception, method: str, path: str) -> Problem:
     kind = kind_of(error)
     if kind is INTERNAL_ERROR:
         occurrence = str(uuid4())
-        _log.error("request failed", id=occurrence, method=method, path=path, exc_info=error)
+        # As text: a logger that is given the exception itself may show the variables of its frames, and keys in them.
+        trace = "".join(traceback.format_exception(error))
+        _log.error("request failed", id=occurrence, method=method, path=path, traceback=trace)
         return problem(kind, "the service failed; its log has more under this id", instance=f"urn:uuid:{occurrence}")
     if kind is STORE_UNAVAILABLE:
         _log.error("request failed", problem=kind.name, method=method, path=path, error=str(error))

@@ -129,7 +129,7 @@ def procedure_page(
     window: Window,
     view: Callable[[Sequence[Row]], T],
     shown: Callable[[Sequence[Row]], bool],
-    scanned: int = SCANNED,
+    scanned: int,
 ) -> Page[T]:
     """Return a page of procedures that are to be shown. It reads at most `scanned` rows, and may be empty.
 

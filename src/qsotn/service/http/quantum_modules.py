@@ -20,13 +20,13 @@ from qsotn.service.http.answer import Answer, json_answer
 from qsotn.service.http.declaring import at_desk
 from qsotn.service.http.names import LineName
 from qsotn.service.http.operation import DESK, Act, Call, Content, Operation, Success, operation
-from qsotn.service.http.problems import FORBIDDEN, KEY_SHORTAGE, NOT_FOUND, REFUSED, HttpProblem
+from qsotn.service.http.problems import FORBIDDEN, KEY_REUSED, KEY_SHORTAGE, NOT_FOUND, REFUSED, HttpProblem
 from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
 
 _PREFIX: Final = "/kq/v1/links/{link}"
 _MODULES: Final = frozenset({Role.QKD})
 _TAG: Final = "Kq"
-_LARGEST_BLOCK: Final = 48 * 1024
+_LARGEST_BLOCK: Final = 40 * 1024
 _EXAMPLE_KEY: Final = bytes(range(AUTHENTICATION_BYTES))
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=10**8 - 1, description="The number of an exchange, and of its block.")]
@@ -118,7 +118,7 @@ def _declared(method: str, path: str, success: Success, body: Content | None = N
         path_type=LinkPath,
         body=body,
         successes=(success,),
-        problems=(*DESK, *(() if body is None else (REFUSED, KEY_SHORTAGE))),
+        problems=(*DESK, *(() if body is None else (REFUSED, KEY_SHORTAGE, KEY_REUSED))),
     )
 
 

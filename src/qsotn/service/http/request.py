@@ -124,16 +124,25 @@ def _is_integer(kind: Type) -> bool:
 # --- body -----------------------------------------------------------------------------------------------------------
 
 
-async def json_body(scope: Scope, receive: Receive, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """Read a JSON body. Raises `HttpProblem` 400, 413, 415 or 422."""
+async def json_body(scope: Scope, receive: Receive, kind: Any) -> Any:
+    """Read a JSON body of this type. Raises `HttpProblem` 400, 413, 415 or 422."""
     check_media_type(scope, JSON)
     body = await read_body(scope, receive, LARGEST_JSON)
     try:
-        return decoder.decode(body)
+        return msgspec.convert(_with_integers(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         raise HttpProblem(INVALID_REQUEST, f"the body is not as declared: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HttpProblem(MALFORMED_REQUEST, f"the body is no JSON: {error}") from None
+
+
+def _with_integers(value: Any) -> Any:
+    """Read `60.0` as the integer it is to JSON Schema (2020-12, section 6.1.1), wherever it stands."""
+    if isinstance(value, dict):
+        return {key: _with_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def check_media_type(scope: Scope, expected: str) -> None:

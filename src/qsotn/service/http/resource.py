@@ -20,8 +20,8 @@ class Resource:
     def __init__(self, service: Service, operations: Mapping[str, Operation]) -> None:
         self._service = service
         self._operations = dict(operations)
-        if "GET" in self._operations:
-            self._operations["HEAD"] = self._operations["GET"]
+        if "GET" in operations and operations["GET"].safe:
+            self._operations["HEAD"] = operations["GET"]
         self._allow = ("allow", ", ".join(sorted({*self._operations, "OPTIONS"})))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

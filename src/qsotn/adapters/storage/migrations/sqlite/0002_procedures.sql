@@ -35,13 +35,32 @@ FROM (SELECT value, CAST(value AS TEXT) AS document FROM records_of_version_1 WH
 DROP TABLE records_of_version_1;
 
 -- What has ended is never looked for by subject or deadline, and most rows have ended.
-CREATE INDEX procedures_subject ON procedures (subject, procedure, seat) WHERE running = 1;
-CREATE INDEX procedures_deadline ON procedures (deadline, procedure, seat) WHERE running = 1;
+CREATE INDEX procedures_subject ON procedures (subject, procedure, seat) WHERE running;
+CREATE INDEX procedures_deadline ON procedures (deadline, procedure, seat) WHERE running;
+
+-- The datagram comes last: what stands behind it is reached only through its pages. Nothing was ever deleted from the
+-- old outbox, so numbers go on from its last.
+ALTER TABLE outbox RENAME TO outbox_of_version_1;
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    procedure TEXT NOT NULL,
+    next_hop TEXT NOT NULL,
+    answers BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0,
+    collected INTEGER NOT NULL,
+    datagram BLOB NOT NULL
+);
+INSERT INTO outbox (number, procedure, next_hop, answers, expires_at, due, attempts, delivered, collected, datagram)
+SELECT number, procedure, next_hop, answers, expires_at, due, attempts, delivered, 0, datagram
+FROM outbox_of_version_1 ORDER BY number;
+DROP TABLE outbox_of_version_1;
 
 -- Datagrams that are sent and those that wait to be collected are found apart from each other, and from all that was
 -- delivered: neither kind grows what the other has to search. Both indexes end with what else a search asks for.
-ALTER TABLE outbox ADD COLUMN collected INTEGER NOT NULL DEFAULT 0;
-DROP INDEX outbox_due;
-CREATE INDEX outbox_sent ON outbox (due, number, expires_at) WHERE delivered = 0 AND collected = 0;
-CREATE INDEX outbox_collected ON outbox (next_hop, due, number, expires_at) WHERE delivered = 0 AND collected = 1;
+CREATE INDEX outbox_sent ON outbox (due, number, expires_at) WHERE NOT delivered AND NOT collected;
+CREATE INDEX outbox_collected ON outbox (next_hop, due, number, expires_at) WHERE NOT delivered AND collected;
+CREATE INDEX outbox_answers ON outbox (procedure, answers);
 CREATE INDEX outbox_expiry ON outbox (expires_at);

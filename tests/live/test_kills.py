@@ -1,0 +1,100 @@
+"""kill -9 of any process at any moment, under load, on both stores: every procedure ends, every key is accounted for.
+
+Half a minute for each store in the suite. The long loop, for minutes, which tells what happened:
+
+    QSOTN_LIVE_SECONDS=300 pytest --log-cli-level=INFO tests/live/test_kills.py
+
+Anybody may be killed, also while it starts: a platform's party or one of its replicas, a
+device with its line, a house of devices; with PostgreSQL the server itself, which starts again at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.killer import Death, Killer, Plan, Process
+from tests.live.harness import check_run, work
+from tests.live.load import Load
+from tests.live.province import Province, Shape
+from tests.live.stores import Stores
+from tests.postgresql import PostgresServer
+
+KILLS_A_SECOND = 0.4
+LONGEST_DOWNTIME_S = 1.5
+SERVER = "postgresql"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ServerProcess:
+    """A PostgreSQL server as the killer sees a process."""
+
+    server: PostgresServer
+    pid: int = 0
+    status: int | None = None
+
+    def kill(self) -> None:
+        self.server.kill()
+        self.status = -9
+
+    def poll(self) -> int | None:
+        return self.status
+
+    def wait(self, timeout: float | None = None) -> int:  # noqa: ARG002  (as of any process)
+        return self.status or 0
+
+
+@dataclass
+class Victims:
+    """Who may be killed, and how each is started again."""
+
+    province: Province
+
+    def processes(self) -> dict[str, Process]:
+        found: dict[str, Process] = dict(self.province.processes)
+        if self.province.stores.server is not None:
+            found[SERVER] = ServerProcess(self.province.stores.server)
+        return found
+
+    def start(self, name: str) -> Process:
+        if name != SERVER:
+            return self.province.start(name)
+        server = self.province.stores.server
+        assert server is not None
+        server.start()
+        return ServerProcess(server)
+
+    def unexplained(self, found_dead: list[Death]) -> list[str]:
+        """Who died by itself, but for those that found no server when they started."""
+        no_server = self.province.stores.server is not None
+        return [
+            f"{death.name} ended with {death.returncode}:\n{self.province.tail(death.name)}"
+            for death in found_dead
+            if not (no_server and "cannot be reached" in self.province.tail(death.name, 40))
+        ]
+
+
+def test_killed_again_and_again_no_process_leaves_anything_undone(
+    folder: Path, stores: Stores, live_seconds: float
+) -> None:
+    replicas = 1 if stores.server is None else 2
+    keys = 64 * int(16 + live_seconds)
+    with Province(folder, stores, Shape(replicas=replicas, keys_an_end=keys)) as province:
+        province.begin()
+        victims = Victims(province)
+        killer = Killer(
+            victims.processes(), victims.start, Plan(5, rate=KILLS_A_SECOND, downtime_s=(0.0, LONGEST_DOWNTIME_S))
+        )
+        began = time.monotonic()
+        load = work(Load(province, seed=5), lambda _: killer.run(live_seconds))
+        took = time.monotonic() - began
+        _log.info("%d kills in %g s, all at an end after %.1f s", len(killer.kills), live_seconds, took)
+        _log.info("%d procedures: %s", load.procedures, dict(load.ended))
+        _log.info("answers by status, 0 for none: %s", dict(load.client.statuses))
+        assert victims.unexplained(killer.found_dead) == []
+        check_run(province, load)
+    killed, began_ladders = {death.name for death in killer.kills}, {ladder for ladder, _ in load.ended}
+    assert (len(killed) > 1, "initialization" in began_ladders) == (True, True)

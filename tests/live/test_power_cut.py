@@ -1,0 +1,63 @@
+"""A power cut: whatever was acknowledged, to a client or to another party, is on the disk.
+
+All parties and devices keep their stores on one disk. In the middle of their work they are stopped dead, and what the
+disk holds at that moment is compared with what they had committed and acknowledged; then they go on from it. The same
+with stores that do not wait for the disk loses some of it, and the comparison sees that.
+
+Needs root and loop devices (`tests.live.disk`).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tests.live import receipts
+from tests.live.disk import Disk
+from tests.live.harness import check_run
+from tests.live.load import Load, LoadThread
+from tests.live.province import Province, Shape
+from tests.live.stores import Stores
+
+SECONDS = 6.0
+"""Of work before the cut."""
+SHAPE = Shape(pairs=1, houses=1)
+_log = logging.getLogger(__name__)
+
+
+def cut_power(disk: Disk, province: Province, load: Load) -> list[str]:
+    """Let operators work for a while, cut the power, and say what was lost that had been acknowledged."""
+    with LoadThread(load) as thread:
+        thread.watch(SECONDS)
+        province.freeze()
+        disk.cut()
+        before = receipts.read(province.places())
+        province.kill()
+    disk.restart()
+    lost = receipts.lost(before, receipts.read(province.places()), load)
+    steps = sum(known.delivered.total() + len(known.handed_over) for known in before.values())
+    _log.info("%d acknowledged steps, %d answers; lost: %d", steps, len(load.operations), len(lost))
+    assert steps > 100
+    return lost
+
+
+def test_what_was_acknowledged_survives_a_power_cut_and_goes_on(folder: Path) -> None:
+    with Disk(folder) as disk, Province(disk.path, Stores(), SHAPE) as province:
+        load = Load(province, seed=11, made=24)
+        province.begin()
+        disk.sync()
+        assert cut_power(disk, province, load) == []
+        load.house_again()
+        province.begin()
+        check_run(province, load)
+
+
+def test_without_waiting_for_the_disk_the_same_cut_loses_what_was_acknowledged(folder: Path) -> None:
+    relaxed = Shape(pairs=1, houses=1, program="tests.live.relaxed")
+    with Disk(folder) as disk, Province(disk.path, Stores(), relaxed) as province:
+        load = Load(province, seed=11, made=24)
+        province.begin()
+        disk.sync()
+        lost = cut_power(disk, province, load)
+    assert any("acknowledged to a client" in one for one in lost), lost
+    assert any("steps of" in one for one in lost), lost
