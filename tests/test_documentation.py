@@ -77,12 +77,14 @@ def test_the_paper_map_has_every_step_and_every_seat() -> None:
     ("ladder", "label", "codes"),
     [
         ("initialization", "1", ()),
-        ("initialization", "3", ("AUTH_FAILED", "CLONE_SUSPECTED")),
-        ("initialization", "10a", ("INJECT_FAILED",)),
+        ("initialization", "3", ("AUTH_FAILED", "CLONE_SUSPECTED", "DEVICE_REVOKED")),
+        ("initialization", "10a", ("DEVICE_REVOKED", "INJECT_FAILED", "SUPERSEDED")),
         ("leased-line", "6", ("KEY_RATE_INSUFFICIENT", "LINE_EXISTS", "NOT_HOME", "NOT_READY")),
         ("leased-line", "10g", ("KEY_REUSED",)),
         ("leased-line", "11b", ("DESYNC", "ONE_SIDED")),
         ("deletion", "1", ("UNKNOWN_LINE",)),
+        ("rekey-order", "2", ("NOT_CONFIRMED", "REKEY_UNDER_WAY")),
+        ("revocation", "1", ()),
     ],
 )
 def test_the_paper_map_finds_a_steps_refusals(ladder: str, label: str, codes: tuple[str, ...]) -> None:

@@ -114,7 +114,7 @@ class Transaction(Protocol):
         """
 
     def post_again(self, procedure: ProcedureId, answers: bytes) -> None:
-        """Make the stored answers to one message due again, byte for byte."""
+        """Make the stored answers to one message due again, byte for byte, also those on loan."""
 
     def is_posted(self, procedure: ProcedureId, answers: bytes) -> bool:
         """Say whether the outbox holds an answer to one message, delivered or not."""
@@ -123,11 +123,12 @@ class Transaction(Protocol):
         """Take due datagrams on loan, oldest first: nobody else gets them before `until`, and then anybody may.
 
         Without a `collector` those that are sent; with one, those that this party collects. Two replicas never hold
-        the same datagram, and neither waits for the other.
+        the same datagram, and neither waits for the other: this comes first in its transaction (`delivered` may precede
+        it), and the outbox is all that such a transaction may touch.
         """
 
     def collectors_due(self, now: int, collectors: Sequence[PartyId]) -> Sequence[PartyId]:
-        """Return which of these collectors have a datagram due."""
+        """Return which of these collectors have a datagram due. Like `lease`, it comes first in its transaction."""
 
     def delivered(self, numbers: Sequence[int], next_hop: PartyId | None = None) -> None:
         """Record that the next hop has these datagrams durably; `next_hop` restricts it to that party's own."""

@@ -243,11 +243,17 @@ class Work:
         async def act() -> Report:
             with wired(self.world, addresses) as work:
                 async with served(self.world, work=work) as one:
+                    self._faults = one.faults
                     self.job = Job(one.operator, record_of(self.world, addresses), PLAN, self.watcher)
                     self.job.line = LINE
                     return await self.job.run(self.begun, self.received)
 
         return asyncio.run(act())
+
+    @property
+    def asked(self) -> list[str]:
+        """The paths that were asked for, in their order."""
+        return [path for _, path, _ in self._faults.asked]
 
 
 @pytest.fixture(autouse=True)
@@ -259,12 +265,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_whole_job_and_its_report_is_what_the_stores_say(
     open_world: Callable[..., World], tmp_path: Path, content: bytes
 ) -> None:
-    """From a device on its way and one that nobody ordered to a deleted line; the reports agree field by field."""
+    """From two devices on their way to a deleted line; what is read over HTTP agrees with the stores field by field."""
     world = open_world("provisioned")
-    under_way = world.initialize(CPE_A)
+    under_way = [world.initialize(CPE_A), world.initialize(CPE_B)]
     work = Work(world, tmp_path, content)
     told = work.run()
-    assert _work_order(world, CPE_A) == under_way
+    before_the_line = work.asked[: work.asked.index("/operations/v1/lines")]
+    assert {f"/operations/v1/procedures/{one}" for one in under_way} <= set(before_the_line), "they were waited for"
+    assert [_work_order(world, cpe) for cpe in (CPE_A, CPE_B)] == under_way
     assert work.received.read_bytes() == content
     assert told.intact
     assert told.traffic.rekeys >= 2
@@ -276,12 +284,21 @@ def test_the_whole_job_and_its_report_is_what_the_stores_say(
     assert all(key.source == "qkd:km/jinan–km/weifang–km/qingdao" for key in told.keys)
 
 
-def test_devices_that_are_ready_are_taken_as_they_are(ready: World, tmp_path: Path) -> None:
-    before = [_work_order(ready, cpe) for cpe in (CPE_A, CPE_B)]
-    told = Work(ready, tmp_path, b"short").run()
+def test_a_device_that_is_ready_stays_so_and_one_that_nobody_ordered_is_ordered(
+    open_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = open_world("provisioned")
+    before = world.initialize(CPE_A)
+    world.settle()
+    told = Work(world, tmp_path, b"short").run()
     assert told.intact
     assert told.usage.account == DEFAULT_ACCOUNT
-    assert [_work_order(ready, cpe) for cpe in (CPE_A, CPE_B)] == before
+    assert _work_order(world, CPE_A) == before
+
+
+def _put_state(world: World, cpe: PartyId, state: DeviceState) -> None:
+    with world.desk(POMP) as pomp:
+        pomp.devices.put(cpe, msgspec.structs.replace(pomp.devices.require(cpe), state=state))
 
 
 def _work_order(world: World, cpe: PartyId) -> str:
@@ -308,9 +325,7 @@ def test_no_line_is_taken_away_from_whoever_has_one(encrypted: World, tmp_path: 
 
 
 def test_a_revoked_device_is_not_used(ready: World, tmp_path: Path) -> None:
-    with ready.desk(POMP) as pomp:
-        device = pomp.devices.require(CPE_B)
-        pomp.devices.put(CPE_B, msgspec.structs.replace(device, state=DeviceState.REVOKED))
+    _put_state(ready, CPE_B, DeviceState.REVOKED)
     with pytest.raises(UsageError, match=r"no fibre of shandong is free for a line: cpe/qingdao-1 is revoked"):
         Work(ready, tmp_path, b"short").run()
 

@@ -184,7 +184,7 @@ def test_waiting_shows_what_is_awaited_and_ends_with_the_procedure() -> None:
 
 
 def test_waiting_outlasts_a_pomp_that_does_not_answer_for_a_while() -> None:
-    states = [procedure(State.RUNNING), *[None] * 6, procedure(State.COMPLETED)]
+    states = [procedure(State.RUNNING), *[None] * 16, procedure(State.COMPLETED)]
     ended = asking(states, lambda operator: operator.ended(PROCEDURE_EXAMPLE.procedure, PATIENCE_S))
     assert ended.state is State.COMPLETED
 

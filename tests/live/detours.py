@@ -37,7 +37,7 @@ class Detours:
         await self._opened.aclose()
 
     def _lead(self, url: str, around: str) -> None:
-        """Write the proxy's address wherever the listener's stood: configurations, and what operators and houses read."""
+        """Write the proxy's address where the listener's stood: in configurations, and in what operators read."""
         self._province.edit("*/service*.toml", f'"{url}"', f'"{around}"')
         record = self._province.state / RECORD
         record.write_text(record.read_text().replace(f'"{url}"', f'"{around}"'))

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Self
@@ -182,6 +182,14 @@ class LoadThread(LoopThread):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.load.running, "every story has ended already"
+            time.sleep(0.05)
+
+    def until(self, holds: Callable[[], bool], patience_s: float) -> None:
+        """Let the stories go on until something holds. Raises what one of them raised."""
+        end = time.monotonic() + patience_s
+        while not holds():
+            assert self.load.running, "every story has ended already"
+            assert time.monotonic() < end, f"not reached within {patience_s:g} s"
             time.sleep(0.05)
 
     def finish(self, patience_s: float) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.live.stores import Place, Stores, stock
+from tests.live.stores import Place, Stores, stock, unrest
 
 from qsotn.app.installation import create_installation
 from qsotn.app.plan import Plan
@@ -241,7 +241,14 @@ class Province:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            error.add_note(self.told())
         self.kill()
+
+    def told(self) -> str:
+        """What is not at an end, and the last words of every process: for who reads a failure."""
+        said = "\n\n".join(f"--- {name}\n{self.tail(name)}" for name in self.processes)
+        return "\n".join([*unrest(self.places()), said])
 
 
 def _runs(pid: int) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.live.load import Load
-from tests.live.stores import Place
+from tests.live.stores import Place, Rows
 
 from qsotn import wire
 from qsotn.domain import PartyId, ProcedureId
@@ -21,8 +21,8 @@ from qsotn.procedures.turn import Row, State, read_row
 from qsotn.runtime.batch import REFUSAL
 
 ROWS: Final = "SELECT content FROM {schema}procedures"
-OUTBOX: Final = "SELECT next_hop, procedure, datagram FROM {schema}outbox"
-RECEIPTS: Final = f"{OUTBOX} WHERE delivered"
+OUTBOX: Final = "SELECT datagram, procedure FROM {schema}outbox"
+RECEIPTS: Final = "SELECT next_hop, datagram FROM {schema}outbox WHERE delivered"
 
 
 @dataclass
@@ -30,12 +30,10 @@ class Known:
     """What one store holds."""
 
     rows: dict[ProcedureId, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    carried: set[bytes] = field(default_factory=set)
-    """The datagrams in its outbox, delivered or not."""
-    delivered: Counter[tuple[ProcedureId, PartyId]] = field(default_factory=Counter)
-    """How many datagrams of a procedure got their receipt from their own receiver."""
-    handed_over: list[tuple[PartyId, bytes]] = field(default_factory=list)
-    """Datagrams that got it from a courier."""
+    outbox: dict[bytes, ProcedureId] = field(default_factory=dict)
+    """The procedure of each datagram; a courier does not know it."""
+    delivered: list[tuple[PartyId, bytes]] = field(default_factory=list)
+    """To whom which datagrams of the outbox were handed over, with a receipt."""
 
     def heard(self, procedure: ProcedureId) -> set[bytes]:
         """The messages this party has taken."""
@@ -57,21 +55,15 @@ class Known:
 
 def read(places: Sequence[Place]) -> dict[PartyId, Known]:
     """Read what every party's store holds."""
-    known: dict[PartyId, Known] = {}
-    answers = iter(
-        places[0].stores.look([(one.folder, one.party, sql) for one in places for sql in (ROWS, OUTBOX, RECEIPTS)])
-    )
-    for place in places:
-        store = known[place.party] = Known()
-        for (content,) in next(answers):
-            row = read_row(content)
-            store.rows[row.procedure].append(row)
-        store.carried = {datagram for _, _, datagram in next(answers)}
-        for next_hop, procedure, datagram in next(answers):
-            if wire.unpack(datagram).receiver == next_hop:
-                store.delivered[procedure, next_hop] += 1
-            else:
-                store.handed_over.append((next_hop, datagram))
+    asked = [(place.folder, place.party, sql) for place in places for sql in (ROWS, OUTBOX, RECEIPTS)]
+    answers = iter(places[0].stores.look(asked))
+    return {place.party: _known(next(answers), next(answers), next(answers)) for place in places}
+
+
+def _known(rows: Rows, outbox: Rows, receipts: Rows) -> Known:
+    known = Known(outbox=dict(outbox), delivered=[(hop, datagram) for hop, datagram in receipts])
+    for row in (read_row(content) for (content,) in rows):
+        known.rows[row.procedure].append(row)
     return known
 
 
@@ -91,12 +83,16 @@ def _lost_answers(pomp: Known, load: Load) -> Iterator[str]:
 
 
 def _lost_steps(before: Mapping[PartyId, Known], after: Mapping[PartyId, Known]) -> Iterator[str]:
-    for sender, known in before.items():
-        for (procedure, receiver), receipts in known.delivered.items():
-            taken = known.said(procedure, receiver) & after[receiver].heard(procedure)
-            if len(taken) < receipts and not known.refused(procedure):
-                missing = receipts - len(taken)
-                yield f"{missing} of {receipts} steps of {procedure} that {receiver} acknowledged to {sender}"
-        for courier, datagram in known.handed_over:
-            if datagram not in after[courier].carried:
-                yield f"a datagram of {sender} that {courier} took to carry"
+    taken: Counter[tuple[PartyId, PartyId, ProcedureId]] = Counter()
+    for giver, known in before.items():
+        for hop, datagram in known.delivered:
+            sent = wire.unpack(datagram)
+            if sent.receiver == hop:
+                taken[sent.sender, hop, before[sent.sender].outbox[datagram]] += 1
+            elif datagram not in after[hop].outbox:
+                yield f"a datagram of {giver} that {hop} took to carry"
+    for (sender, receiver, procedure), receipts in taken.items():
+        there = before[sender].said(procedure, receiver) & after[receiver].heard(procedure)
+        if len(there) < receipts and not before[sender].refused(procedure):
+            missing = receipts - len(there)
+            yield f"{missing} of {receipts} steps of {procedure} that {receiver} took from {sender}"

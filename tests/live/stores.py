@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no types
+import msgspec
 from tests.faults.facts import overtaken
 from tests.faults.history import Snapshot, gather
 from tests.postgresql import PostgresServer
 
+from qsotn import wire
 from qsotn.adapters.storage.postgres import PostgresStore, schema_of
 from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.app.plan import Plan
@@ -28,6 +30,7 @@ from qsotn.app.record import party_place
 from qsotn.domain import PartyId, Secret
 from qsotn.keynetwork.pool import UNIT_BYTES
 from qsotn.parties.km import BlockState, Km
+from qsotn.parties.pomp import Device, DeviceState
 from qsotn.ports import Store
 from qsotn.procedures.turn import Work, read_row
 from qsotn.runtime import Node
@@ -38,9 +41,8 @@ DATABASE: Final = "live"
 UNITS_A_BLOCK: Final = 2048
 Rows = list[tuple[Any, ...]]
 RUNNING: Final = "SELECT content FROM {schema}procedures WHERE running"
-WAITING: Final = (
-    "SELECT next_hop, count(*) FROM {schema}outbox WHERE NOT delivered AND expires_at > {now} GROUP BY next_hop"
-)
+WAITING: Final = "SELECT next_hop, datagram FROM {schema}outbox WHERE NOT delivered AND expires_at > {now}"
+DEVICES: Final = "SELECT value FROM {schema}records WHERE collection = 'devices'"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ def postgresql_stores() -> Iterator[Stores]:
     with PostgresServer() as server:
         server.database(DATABASE)
         yield Stores(server)
+        import os as _os
+
+        if _os.environ.get("DEBUG_KEEP"):
+            import subprocess
+            import shutil
+
+            server.stop()
+            shutil.copytree(server.folder / "data", _os.environ["DEBUG_KEEP"] + "/pgdata", dirs_exist_ok=True)
 
 
 async def _query_server(dsn: str, queries: list[str]) -> list[Rows]:
@@ -171,26 +181,33 @@ class Place:
         finally:
             store.close()
 
-    def unrest(self, rows: list[bytes], waiting: list[tuple[str, int]]) -> Iterator[str]:
-        """Say what is not at an end here: rows that run, datagrams that wait. A rekey that was overtaken may run."""
-        for row in map(read_row, rows):
+    def unrest(self, rows: Rows, waiting: Rows, revoked: set[PartyId]) -> Iterator[str]:
+        """Say what is not at an end here: rows that run, datagrams that wait.
+
+        Two things never end and are no fault: a rekey that was overtaken, and what still goes to or comes from a
+        revoked device, which nobody carries any more.
+        """
+        for row in (read_row(content) for (content,) in rows):
             if not overtaken(row):
                 yield f"{self.party}: {row.ladder} {row.procedure} of {row.subject} runs in seat {row.seat}"
-        yield from (f"{self.party}: {count} datagrams wait for {hop}" for hop, count in waiting)
+        for hop, datagram in waiting:
+            sent = wire.unpack(datagram)
+            if not revoked & {sent.sender, sent.receiver}:
+                yield f"{self.party}: a datagram over {sent.interface} from {sent.sender} waits for {hop}"
 
 
 def unrest(places: Sequence[Place]) -> list[str]:
     """Say what is not at an end anywhere."""
-    found: list[str] = []
-    for place, (rows, waiting) in zip(places, _looked(places), strict=True):
-        found += place.unrest([content for (content,) in rows], [(hop, number) for hop, number in waiting])
-    return found
-
-
-def _looked(places: Sequence[Place]) -> list[tuple[Rows, Rows]]:
+    pomp = next(place for place in places if place.party.startswith("pomp/"))
     asked = [(place.folder, place.party, sql) for place in places for sql in (RUNNING, WAITING)]
-    answers = places[0].stores.look(asked)
-    return list(zip(answers[::2], answers[1::2], strict=True))
+    devices, *answers = pomp.stores.look([(pomp.folder, pomp.party, DEVICES), *asked])
+    known = [msgspec.json.decode(value, type=Device) for (value,) in devices]
+    revoked = {device.cpe for device in known if device.state is DeviceState.REVOKED}
+    return [
+        wrong
+        for place, rows, waiting in zip(places, answers[::2], answers[1::2], strict=True)
+        for wrong in place.unrest(rows, waiting, revoked)
+    ]
 
 
 def come_to_rest(places: Sequence[Place], patience_s: float) -> None:

@@ -9,20 +9,14 @@ half open costs the time that its user waits for an answer, and nobody else any 
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 
-import pytest
 from tests.faults.weather import Delay, Drop, HalfOpen, LoseAnswer, Stall, Storm, Towards, Trickle, Truncate
 from tests.live.detours import Detours, DetourThread
 from tests.live.harness import check_run, work
 from tests.live.load import Load, LoadThread
 from tests.live.province import Province, Shape
 from tests.live.stores import Stores
-
-from qsotn.adapters.transport.http import ANSWER_S, MAILBOX_WAIT_S
-from qsotn.domain import PartyId
-from qsotn.service.sender import LEASE_US
 
 STORM = Storm(
     seed=3,
@@ -46,7 +40,8 @@ _log = logging.getLogger(__name__)
 
 def test_in_a_storm_nothing_is_lost_done_twice_or_left_undone(folder: Path, live_seconds: float) -> None:
     with Province(folder, Stores(), Shape(pairs=1, houses=1)) as province:
-        with DetourThread(detours := Detours(province)):
+        detours = Detours(province)
+        with DetourThread(detours):
             province.begin()
             load = Load(province, seed=8)
 

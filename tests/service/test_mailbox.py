@@ -118,6 +118,22 @@ def test_another_devices_receipts_change_nothing(ready: World) -> None:
     told(office, story)
 
 
+def test_receipts_come_with_the_next_question_and_are_for_ones_own_mail_alone(ready: World) -> None:
+    office, datagrams = Office(ready), orders(ready, 2)
+
+    async def story() -> None:
+        for order in datagrams:
+            await office.arrive(order)
+        (mine,) = await office.box.collect(DEVICE, 0, 16)
+        (other,) = await office.box.collect(OTHER, 0, 16)
+        assert list(await office.box.collect(DEVICE, 0, 16, [mine.number, other.number])) == []
+        office.desk.clock.advance(LEASE_US)
+        assert list(await office.box.collect(DEVICE, 0, 16)) == []
+        assert [one.number for one in await office.box.collect(OTHER, 0, 16)] == [other.number]
+
+    told(office, story)
+
+
 def test_a_device_gets_its_own_mail_and_no_more_than_it_asks_for(ready: World) -> None:
     office, datagrams = Office(ready), orders(ready, 2)
 

@@ -18,8 +18,13 @@ Report = Callable[[str, float], None]
 
 
 def install_links(province: Province, entropy: Entropy) -> None:
-    """Give both ends of every link the same first authentication keys, as an installer with a sealed envelope does."""
+    """Give both ends of every link the same first authentication keys, as an installer with a sealed envelope does.
+
+    A link that has them is left alone, so that a run that was interrupted may call this again.
+    """
     for link, ends in LINKS.items():
+        if not link_keys.wants_first_keys([_status(province, party, link) for party in ends]):
+            continue
         keys = [Secret(entropy(AUTHENTICATION_BYTES)) for _ in range(POOL_DEPTH)]
         for party in ends:
             with province.nodes[party].desk() as km:
@@ -39,7 +44,7 @@ def _status(province: Province, party: PartyId, link: str) -> LinkStatus:
 
 
 def _distil(province: Province, link: str, ends: tuple[PartyId, PartyId], entropy: Entropy, report: Report) -> None:
-    number = 1 + max(_status(province, party, link).last_exchange for party in ends)
+    number = link_keys.next_exchange([_status(province, party, link) for party in ends])
     keys = [_burn(province, party, link, number) for party in ends]
     seed = int.from_bytes(entropy(8))
     blocks = _exchange(link, number, entropy, seed, (keys[0], keys[1]), report)

@@ -14,6 +14,8 @@ from qsotn.app.bench import procedures
 from qsotn.app.bench.procedures import ProcedureBenchmark, Tell
 from qsotn.console.columns import aligned
 from qsotn.errors import UsageError
+from qsotn.service.config import LogSection
+from qsotn.service.observability import configure_logging
 
 MOST_CPES = 100_000
 
@@ -21,6 +23,7 @@ MOST_CPES = 100_000
 def run_procedures(cpes: str, lines: int, concurrency: int, *, as_json: bool) -> None:
     """Measure procedures and print the result. Raises `UsageError` for sizes that are none."""
     sizes = _sizes(cpes, lines)
+    configure_logging(LogSection(level="error"), "bench")
     with _progress() as tell:
         measured = procedures.run(sizes, lines, concurrency, tell)
     if as_json:

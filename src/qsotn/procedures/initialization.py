@@ -46,7 +46,7 @@ from qsotn.parties.qssp import ENTRY_BITS, Qssp
 from qsotn.procedures import key_supply
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
-from qsotn.procedures.turn import Row, Turn, Work
+from qsotn.procedures.turn import M, Row, Turn, Work
 
 INITIALIZATION = Ladder("initialization", "Figure 3")
 DEFAULT_SUITE = 1
@@ -179,18 +179,29 @@ def reserve_binding(qssp: Qssp, turn: Turn[BindingRequest]) -> None:
     verified = qssp.desk.remember(statement.certificates)
     if (verified.serial, statement.challenge) != (asked.serial_number, asked.challenge):
         raise Refusal("AUTH_FAILED", f"the statement of {asked.cpe} answers another order")
-    _check_unbound(qssp, asked)
+    _check_unbound(qssp, turn)
     qssp.check_entries(asked.key_file_entries)
     qssp.bindings.put(asked.cpe, _new_binding(qssp, turn))
     turn.send(Seat.KM, EncKeysRequest(qssp.desk.party, asked.key_file_entries, ENTRY_BITS))
 
 
-def _check_unbound(qssp: Qssp, asked: BindingRequest) -> None:
-    known = qssp.bindings.get(asked.cpe)
-    if known is not None and known.serial_number == asked.serial_number:
-        qssp.standing_binding(asked.cpe)
-    if known is not None and known.state is qssp_records.BindingState.ACTIVE:
-        raise Refusal("ALREADY_BOUND", f"{asked.cpe} is bound under {known.binding_id}")
+def _check_unbound(qssp: Qssp, turn: Turn[BindingRequest]) -> None:
+    known = qssp.bindings.get(turn.message.cpe)
+    if known is None:
+        return
+    if known.serial_number == turn.message.serial_number:
+        qssp.standing_binding(known.cpe)
+    if known.state is qssp_records.BindingState.ACTIVE:
+        raise Refusal("ALREADY_BOUND", f"{known.cpe} is bound under {known.binding_id}")
+    qssp.key_files.delete(known.key_file_id)  # an earlier order's, which nobody could use or destroy any more
+
+
+def _own_binding(qssp: Qssp, turn: Turn[M]) -> qssp_records.Binding:
+    """Return the binding that this procedure made. Raises `Refusal` SUPERSEDED if a newer order made another."""
+    binding = qssp.standing_binding(PartyId(turn.subject))
+    if binding.procedure != turn.procedure:
+        raise Refusal("SUPERSEDED", f"{binding.cpe} is being bound by a newer order, under {binding.binding_id}")
+    return binding
 
 
 def _new_binding(qssp: Qssp, turn: Turn[BindingRequest]) -> qssp_records.Binding:
@@ -220,7 +231,7 @@ def supply_key_file(km: Km, turn: Turn[EncKeysRequest]) -> None:
 @INITIALIZATION.step("5c", Seat.KM, Seat.QSSP, AK, EncKeysResponse, answers="5b")
 def reserve_key_file(qssp: Qssp, turn: Turn[EncKeysResponse]) -> None:
     """The key file is reserved, not released: it waits for the voucher."""
-    binding = qssp.standing_binding(turn.subject)
+    binding = _own_binding(qssp, turn)
     manifest = qssp.reserve_key_file(binding, turn.message.keys)
     commitment = digest(manifest)
     bound = msgspec.structs.replace(binding, state=qssp_records.BindingState.BOUND, manifest=commitment)
@@ -261,7 +272,7 @@ def _voucher(pomp: Pomp, device: Device, turn: Turn[BindingResponse]) -> Binding
 @INITIALIZATION.step("7a", Seat.POMP, Seat.QSSP, IOQ, BindingConfirmation, answers="6")
 def release_key_file(qssp: Qssp, turn: Turn[BindingConfirmation]) -> None:
     """The QSSP checks the voucher against its binding, releases the key file, and sends the voucher on its way."""
-    voucher, binding = turn.message, qssp.standing_binding(turn.subject)
+    voucher, binding = turn.message, _own_binding(qssp, turn)
     own = qssp.desk.identity
     named = (voucher.cpe, voucher.qssp, voucher.binding_id, voucher.challenge, voucher.binding_nonce)
     bound = (binding.cpe, own.party, binding.binding_id, binding.challenge, binding.binding_nonce)
@@ -382,7 +393,7 @@ def _file_of(header: bytes, cpe: PartyId, entries: int) -> str:
 @INITIALIZATION.step("10a", Seat.CPE, Seat.QSSP, IAQ, KeyFileConfirmation, answers="9")
 def activate_key_file(qssp: Qssp, turn: Turn[KeyFileConfirmation]) -> None:
     """The device proved possession: the file is active on this side too, only now."""
-    told, binding = turn.message, qssp.standing_binding(turn.subject)
+    told, binding = turn.message, _own_binding(qssp, turn)
     file = qssp.key_files.require(binding.key_file_id)
     key = qssp.desk.vault.unwrap(file.confirm_cpe, _confirm_context(file.key_file_id))
     try:

@@ -448,6 +448,8 @@ def record_armed(qssp: Qssp, turn: Turn[SessionKeyReceipt]) -> None:
 def encrypt_opu_payload(cpe: Cpe, turn: Turn[EncryptedLine]) -> None:
     """Both ends proved the same keys in GCC1, and an authenticated multiframe went each way: the line is ENCRYPTED."""
     line = cpe.lines.require(turn.subject)
+    if line.state is cpe_records.LineState.STOPPED:
+        return  # the line proved it before it heard that it is to stop, and stopped it stays
     active = msgspec.structs.replace(line, state=cpe_records.LineState.ENCRYPTED, active=turn.message.generation)
     cpe.lines.put(line.line, active)
     if turn.row.ladder == LEASED_LINE.name:

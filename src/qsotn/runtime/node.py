@@ -208,10 +208,15 @@ class Node:
         taken, self._posted = self._posted, []
         return taken
 
-    def lease(self, limit: int, collector: PartyId | None = None) -> Sequence[Posted]:
-        """Return what is due, to be sent, or collected by `collector`, before the lease ends."""
+    def lease(self, limit: int, collector: PartyId | None = None, received: Sequence[int] = ()) -> Sequence[Posted]:
+        """Return what is due, to be sent, or collected by `collector`, before the lease ends.
+
+        `received` are the collector's receipts for what it collected before; numbers not its own change nothing.
+        """
         now = self._clock()
         with self._transaction() as transaction:
+            if received:
+                transaction.delivered(received, collector)
             return transaction.lease(now, now + self._lease, limit, collector)
 
     def mail(self) -> set[PartyId]:

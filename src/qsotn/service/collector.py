@@ -7,6 +7,7 @@ comes again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -29,16 +30,20 @@ class Collector:
         self._pmp = pmp
         self._task: asyncio.Task[None] | None = None
         self._pause = FIRST_PAUSE_S
+        self._received: list[int] = []
 
     async def start(self) -> None:
         """Begin to fetch."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop fetching. What was fetched and not confirmed comes again."""
+        """Stop fetching, and confirm what was taken last. What is not confirmed comes again."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._received:
+            with contextlib.suppress(LineError):
+                await self._pmp.confirm(self._received)
 
     async def _run(self) -> None:
         while True:
@@ -51,13 +56,15 @@ class Collector:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 
     async def _fetch(self) -> None:
-        mail = await self._pmp.collect(LIMIT)
+        mail = await self._pmp.collect(LIMIT, self._received)
+        self._received = []
         if not mail:
             return
         receipts = await self._worker.receive([datagram for _, datagram in mail], Bearer(self._pmp.party, None))
         for error in receipts.refused.values():
             _log.info("no receipt", reason=str(error))
-        await self._pmp.confirm([number for at, (number, _) in enumerate(mail) if _is_done(receipts, at)])
+        # Told with the next request, which follows at once: a receipt of its own would double the requests.
+        self._received = [number for at, (number, _) in enumerate(mail) if _is_done(receipts, at)]
 
 
 def _is_done(receipts: Receipts, position: int) -> bool:

@@ -104,7 +104,8 @@ class Equipment:
         return self.terminal.slot(slot) is SlotState.EMPTY
 
     def take_events(self) -> None:
-        """Tell the procedures what the line proved."""
+        """Tell the procedures what the line proved; install what waited for a slot that became free."""
+        freed = False
         for event in self.terminal.events():
             match event:
                 case Encrypted(generation):
@@ -114,6 +115,9 @@ class Equipment:
                     with self.node.desk() as cpe:
                         cpe.erase_generation(self.line, generation)
                     self.installed.pop(generation, None)
+                    freed = True
+        if freed:
+            self.take_keys()
 
     def erase(self) -> None:
         """Erase every key in the terminal: the line is stopped."""

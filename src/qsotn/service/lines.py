@@ -14,10 +14,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 import structlog
 
+from qsotn.dataplane.g709 import MULTIFRAME_SIZE
 from qsotn.domain import LineId
 from qsotn.errors import Refusal, UsageError
 from qsotn.parties.cpe import LineState
@@ -48,8 +50,14 @@ class Line:
     def __init__(self, section: LineSection, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._fibre = _bound(section.local)
         self._far = split_address(section.remote)
-        self._client = _bound(section.client_port)
+        try:
+            self._client = _bound(section.client_port)
+        except BaseException:
+            self._fibre.close()
+            raise
         self._host: tuple[str, int] | None = None
+        """Where the client is: where the last frame that was one came from."""
+        self._sender: tuple[str, int] | None = None
         self._monotonic = monotonic
         self._equipment: Equipment | None = None
         self._seen = -1
@@ -116,7 +124,10 @@ class Line:
         received = False
         with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
             for _ in range(BURST * 2):
-                equipment.terminal.receive(self._fibre.recv(LARGEST_UDP))
+                arrived = self._fibre.recv(LARGEST_UDP)
+                # One multiframe a datagram: anything else is nobody's light, and would cost the frame alignment.
+                if len(arrived) == MULTIFRAME_SIZE:
+                    equipment.terminal.receive(arrived)
                 received = True
         return received
 
@@ -141,9 +152,12 @@ class Line:
         with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
             for _ in range(FRAMES_A_TURN):
                 if not self._pending:
-                    self._pending, self._host = self._client.recvfrom(LARGEST_UDP)
-                if not _offer(equipment, self._pending):
-                    return True
+                    self._pending, self._sender = self._client.recvfrom(LARGEST_UDP)
+                match _offer(equipment, self._pending):
+                    case Offered.QUEUE_FULL:
+                        return taken
+                    case Offered.TAKEN:
+                        self._host = self._sender
                 self._pending, taken = b"", True
         return taken
 
@@ -190,13 +204,21 @@ def _gap(equipment: Equipment) -> float:
     return CONFIRMING_S if equipment.installed and not equipment.encrypting else IDLE_S
 
 
-def _offer(equipment: Equipment, frame: bytes) -> bool:
-    """Hand a client frame in; one that is no Ethernet frame is dropped, as a port does. False if it must wait."""
+class Offered(Enum):
+    """What became of a client frame."""
+
+    TAKEN = "taken"
+    QUEUE_FULL = "queue full"
+    DROPPED = "dropped"
+
+
+def _offer(equipment: Equipment, frame: bytes) -> Offered:
+    """Hand a client frame in; one that is no Ethernet frame is dropped, as a port does."""
     try:
-        return equipment.terminal.offer(frame)
+        return Offered.TAKEN if equipment.terminal.offer(frame) else Offered.QUEUE_FULL
     except UsageError as error:
         _log.debug("client frame dropped", reason=str(error))
-        return True
+        return Offered.DROPPED
 
 
 def _bound(address: str) -> socket.socket:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from qsotn.domain import Secret
-from qsotn.errors import KeyShortage, Refusal
+from qsotn.errors import KeyReuse, KeyShortage, Refusal
 from qsotn.parties.desk import Collection, Desk
 from qsotn.parties.km import Km
 from qsotn.procedures import key_supply
@@ -32,19 +32,41 @@ class LinkStatus(msgspec.Struct, frozen=True):
     available_bits: int
     """What this end may still allocate."""
     last_exchange: int
-    installed: bool
-    """Whether the first authentication keys are here."""
+    keys: tuple[int, ...]
+    """The exchanges for which this end has an authentication key; none before the first keys are here."""
 
 
 def status(km: Km, link: str) -> LinkStatus:
     """Return how this end of a link stands."""
-    installed = any(True for _ in _pool(km.desk).items(f"{link}/", limit=1))
-    return LinkStatus(link, km.available_bits(link), last_exchange(km, link), installed)
+    numbers = tuple(int(place.rpartition("/")[2]) for place, _ in _pool(km.desk).items(f"{link}/"))
+    return LinkStatus(link, km.available_bits(link), last_exchange(km, link), numbers)
+
+
+def wants_first_keys(ends: Sequence[LinkStatus]) -> bool:
+    """Whether a link is to be given its first keys: both ends anew, if one of them has none and no exchange began."""
+    return not all(end.keys for end in ends) and not any(end.last_exchange for end in ends)
+
+
+def next_exchange(ends: Sequence[LinkStatus]) -> int:
+    """Return the number of the next exchange: the first, after all that began, that both ends have a key for.
+
+    A block that failed withheld no key, so there are gaps. Raises `KeyShortage` if no such number is left.
+    """
+    began = max(end.last_exchange for end in ends)
+    common = set.intersection(*(set(end.keys) for end in ends))
+    number = min((number for number in common if number > began), default=0)
+    if not number:
+        raise KeyShortage(f"the ends of {ends[0].link} share no authentication key any more; install the link anew")
+    return number
 
 
 def install(km: Km, link: str, keys: Sequence[Secret]) -> None:
-    """Keep the first authentication keys, as an installer brings them in a sealed envelope; once."""
-    if status(km, link).installed or last_exchange(km, link):
+    """Keep the first authentication keys, as an installer brings them in a sealed envelope.
+
+    Until the first exchange, newer ones take their place: if only one end got the last ones, both are given others.
+    From then on this changes nothing.
+    """
+    if last_exchange(km, link):
         return
     for number, key in enumerate(keys, 1):
         _keep(km.desk, link, number, key)
@@ -58,6 +80,7 @@ def last_exchange(km: Km, link: str) -> int:
 def begin_exchange(km: Km, link: str, number: int) -> Secret:
     """Take the authentication key of one exchange out of the pool for good, before the exchange it will serve.
 
+    Keys of exchanges that were passed over go with it: they will never serve.
     Raises `Refusal` REPLAYED for a number that is not new, `KeyShortage` if there is no such key.
     """
     if number <= last_exchange(km, link):
@@ -66,7 +89,8 @@ def begin_exchange(km: Km, link: str, number: int) -> Secret:
     wrapped = _pool(km.desk).get(place)
     if wrapped is None:
         raise KeyShortage(f"{km.desk.party} has no authentication key {number} for {link}; install the link anew")
-    _pool(km.desk).delete(place)
+    for passed in [key for key, _ in _pool(km.desk).items(f"{link}/") if key <= place]:
+        _pool(km.desk).delete(passed)
     _exchanges(km.desk).put(link, number)
     return Secret(km.desk.vault.unwrap(wrapped, place.encode()).reveal())
 
@@ -74,10 +98,15 @@ def begin_exchange(km: Km, link: str, number: int) -> Secret:
 def deposit(km: Km, work: Work, link: str, number: int, block: Secret, ledger: BlockLedger, withheld: Secret) -> None:
     """Take this end's copy of a distilled block, and the key it withheld for a later exchange.
 
-    The end whose name sorts first tells the other, and both compare before either allocates. Raises `KeyReuse` for a
-    number that was deposited before.
+    The end whose name sorts first tells the other, and both compare before either allocates. Raises `Refusal` REPLAYED
+    for a number that was deposited before, NOT_BEGUN for one whose exchange did not begin here.
     """
-    km.deposit(link, number, block, msgspec.to_builtins(ledger))
+    if number > last_exchange(km, link):
+        raise Refusal("NOT_BEGUN", f"exchange {number} of {link} has not begun at {km.desk.party}")
+    try:
+        km.deposit(link, number, block, msgspec.to_builtins(ledger))
+    except KeyReuse as error:
+        raise Refusal("REPLAYED", str(error)) from error
     _keep(work.desk, link, number + POOL_DEPTH, withheld)
     if km.desk.party < km.configuration.links[link]:
         key_supply.announce(km, work, link, number)

@@ -50,16 +50,19 @@ class Mailbox:
             if device in self._waiting:
                 self._waiting[device].set()
 
-    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
+    async def collect(
+        self, device: PartyId, wait_s: float, limit: int, received: Sequence[int] = ()
+    ) -> Sequence[Posted]:
         """Return what waits for a device; wait for the first that comes. Nothing after `wait_s` seconds.
 
-        Nothing, too, as soon as the device asks again: who waits for the older answer may be a connection that is dead.
+        `received` are its receipts for what it collected before. Nothing, too, as soon as the device asks again: who
+        waits for the older answer may be a connection that is dead.
         Raises `Overloaded`, `StoreError`.
         """
         self.wake((device,))
         arrived = self._waiting[device] = asyncio.Event()
         try:
-            mail = await self._lease(device, limit)
+            mail = await self._lease(device, limit, received)
             if mail or not wait_s:
                 return mail
             with contextlib.suppress(TimeoutError):
@@ -69,8 +72,8 @@ class Mailbox:
             if self._waiting.get(device) is arrived:
                 del self._waiting[device]
 
-    async def _lease(self, device: PartyId, limit: int) -> Sequence[Posted]:
-        return await self._worker.call(lambda node: node.lease(limit, device))
+    async def _lease(self, device: PartyId, limit: int, received: Sequence[int] = ()) -> Sequence[Posted]:
+        return await self._worker.call(lambda node: node.lease(limit, device, received))
 
     async def acknowledge(self, device: PartyId, numbers: Sequence[int]) -> None:
         """Take a device's receipts. Raises `Overloaded`, `StoreError`."""

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.domain import PartyId, Role, Secret
-from qsotn.errors import LineError
+from qsotn.errors import KeyShortage, LineError, PeerError
 from qsotn.quantum.ledger import BlockLedger
 from qsotn.service.config import TwinConfiguration, TwinLink
 from qsotn.service.host import monitored, stopped_by_signals
@@ -29,7 +29,7 @@ from qsotn.service.http.context import Readiness
 from qsotn.service.http.health import Monitoring
 from qsotn.service.http.quantum_modules import Block, Exchange, ExchangeKey, FirstKeys
 from qsotn.service.identity_files import Credentialed
-from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
+from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus, next_exchange, wants_first_keys
 from qsotn.service.observability import configure_logging
 from qsotn.service.parent import end_with
 
@@ -139,14 +139,15 @@ async def _feed(
     while True:
         try:
             states = [await end.status() for end in ends]
-            if not all(state.installed for state in states) and not any(state.last_exchange for state in states):
+            if wants_first_keys(states):
                 await _install(ends)
             elif min(state.available_bits for state in states) < fill_bits:
-                await _exchange(link, ends, 1 + max(state.last_exchange for state in states), pool)
+                await _exchange(link, ends, next_exchange(states), pool)
             else:
                 fed.note(link.name)
                 await asyncio.sleep(LOOK_S)
-        except LineError as error:
+        except (LineError, KeyShortage, PeerError) as error:
+            # An end that is away, or a block that failed: the next exchange has a later number.
             _log.warning("link not fed", link=link.name, reason=str(error))
             await asyncio.sleep(RETRY_S)
 

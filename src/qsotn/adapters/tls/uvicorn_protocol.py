@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,9 +18,20 @@ from qsotn.adapters.tls.context import peer_of
 from qsotn.crypto.transport_certificates import TransportPeer
 from qsotn.errors import BadProof
 
+LARGEST_HEAD: Final = 64 * 1024
+"""Bytes of a request line and its headers, before the application can judge them."""
+SLOWEST_HEAD_S: Final = 10.0
+
 
 class PeerProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol on a verified connection, which must also send its first request in time."""
+    """uvicorn's HTTP protocol on a verified connection, which must also send its first request in time.
+
+    A request's head is bounded in size and time: the parser would gather it for as long as it comes.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the parent
         """Note the peer, once for all requests of the connection."""
@@ -31,8 +42,40 @@ class PeerProtocol(HttpToolsProtocol):
         # The parent watches a connection only from its first answer on.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived; give up on a head that grows or lasts too long."""
+        super().data_received(data)
+        if not self._in_head:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > LARGEST_HEAD:
+            self._give_up()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(SLOWEST_HEAD_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._end_head()
+        self.transport.close()
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def on_headers_complete(self) -> None:
+        """The head is over: its bounds no longer count."""
+        self._in_head, self._head_bytes = False, 0
+        self._end_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._end_head()
+        super().connection_lost(exc)
+
     def on_message_begin(self) -> None:
         """Put the peer into the scope of the request that begins."""
+        self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
         self.scope["extensions"] = self._extensions
 

@@ -86,9 +86,14 @@ class HttpPeer:
             raise LineError(f"{self.party} gave {len(receipts)} receipts for {count} datagrams")
         return receipts
 
-    async def collect(self, limit: int) -> list[tuple[int, bytes]]:
-        """Fetch what waits for this device, at most `limit` datagrams, or wait for the first. Raises `LineError`."""
+    async def collect(self, limit: int, received: Sequence[int] = ()) -> list[tuple[int, bytes]]:
+        """Fetch what waits for this device, at most `limit` datagrams, or wait for the first. Raises `LineError`.
+
+        `received` are the numbers of those fetched before that are durable here.
+        """
         path = f"/ax/v1/mailbox?wait={MAILBOX_WAIT_S}&limit={limit}"
+        if received:
+            path += f"&received={','.join(map(str, received))}"
         status, answer = await self._call("GET", path, None, MAILBOX_WAIT_S + ANSWER_S)
         if status == _NOTHING:
             return []

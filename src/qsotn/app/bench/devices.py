@@ -166,6 +166,8 @@ class Device:
     async def running(self) -> AsyncIterator[None]:
         """Run it."""
         await self.worker.start(self)
+        # Both connections that a device keeps, one to collect and one to send, stand before it is at work.
+        await asyncio.gather(self._peer.confirm([]), self._peer.confirm([]))
         await self.sender.start()
         await self._collector.start()
         try:

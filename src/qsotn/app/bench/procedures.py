@@ -191,11 +191,8 @@ class _Bench:
         """Establish lines between devices of the two cities, so many at a time."""
         await self.order("/operations/v1/accounts", {"name": ACCOUNT})
         for start in range(0, pairs, LINES_AT_ONCE):
-            group = [
-                (number, contextlib.AsyncExitStack()) for number in range(start, min(start + LINES_AT_ONCE, pairs))
-            ]
-            for number, stack in group:
-                await self._begin_pair(number, stack)
+            numbers = range(start, min(start + LINES_AT_ONCE, pairs))
+            group = [await self._begin_pair(number) for number in numbers]
             with meter:
                 await self._all(group, self._establish_one)
             self.tell("lines", (start + len(group)) / pairs)

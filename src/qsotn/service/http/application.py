@@ -32,6 +32,7 @@ from qsotn.service.http import (
     quantum_modules,
 )
 from qsotn.service.http.answer import Receive, Scope, Send, Sending, send_answer
+from qsotn.service.http.bodies import Bodies
 from qsotn.service.http.context import Deployment, Mailbox, Readiness, Service, Worker
 from qsotn.service.http.messages import interface_operations
 from qsotn.service.http.metrics import Metrics
@@ -100,6 +101,7 @@ class Application:
     def __init__(self, router: Router, metrics: Metrics) -> None:
         self._router = router
         self._metrics = metrics
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or another of the server's events."""
@@ -107,11 +109,13 @@ class Application:
             await self._router(scope, receive, send)
             return
         began, sending = time.perf_counter(), Sending(send, scope["method"])
+        body = self._bodies.read(receive)
         try:
-            await self._serve(scope, receive, sending)
+            await self._serve(scope, body, sending)
         except ClientGone:
             return
         finally:
+            body.forget()
             self._metrics.note(scope.get(OPERATION, _NONE), sending.status, time.perf_counter() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, sending: Sending) -> None:

@@ -44,8 +44,13 @@ class Worker(Protocol):
 class Mailbox(Protocol):
     """The outbox of a PMP as devices see it, which have no address and collect."""
 
-    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
-        """Return datagrams for a device, on lease to it; wait up to `wait_s` seconds for the first one."""
+    async def collect(
+        self, device: PartyId, wait_s: float, limit: int, received: Sequence[int] = ()
+    ) -> Sequence[Posted]:
+        """Return datagrams for a device, on lease to it; wait up to `wait_s` seconds for the first one.
+
+        `received` are those it has durably, as for `acknowledge`.
+        """
 
     async def acknowledge(self, device: PartyId, numbers: Sequence[int]) -> None:
         """Note durably that a device has these datagrams; numbers that are not its own change nothing."""

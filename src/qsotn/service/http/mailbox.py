@@ -12,6 +12,7 @@ from qsotn.domain import Role
 from qsotn.service.http.answer import Answer, Receive, Scope, Send, send_answer
 from qsotn.service.http.context import Mailbox, Peer, Service
 from qsotn.service.http.framing import CBOR_SEQUENCE, MOST_DATAGRAMS, join_numbered
+from qsotn.service.http.names import END
 from qsotn.service.http.operation import ALWAYS, DESK, Call, Content, Operation, Success, operation, words_of
 from qsotn.service.http.problems import NOT_READY, HttpProblem
 from qsotn.service.http.request import ClientGone, query_parameters
@@ -23,6 +24,7 @@ MOST_NUMBERS: Final = 1024
 _PATH: Final = "/ax/v1/mailbox"
 _DEVICES: Final = frozenset({Role.CPE})
 _LARGEST_NUMBER: Final = 2**63 - 1
+_NUMBER: Final = "[1-9][0-9]{0,17}"
 
 
 class Collecting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +34,13 @@ class Collecting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, msgspec.Meta(ge=0, le=LONGEST_WAIT_S, description="How many seconds to wait for the first datagram.")
     ] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_DATAGRAMS, description="The most datagrams wanted.")] = 16
+    received: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=f"^({_NUMBER}(,{_NUMBER}){{0,{MOST_DATAGRAMS - 1}}})?{END}",
+            description="Numbers of datagrams the device has durably, with commas between: a receipt on the way.",
+        ),
+    ] = ""
 
 
 class Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,11 +60,12 @@ def _opened(service: Service) -> Mailbox:
 async def collect_mail(service: Service, peer: Peer, scope: Scope, receive: Receive, send: Send) -> None:
     """Collect the datagrams that wait for the calling device.
 
-    The body is a CBOR sequence (RFC 8742) of arrays `[number, datagram]`. What is not acknowledged by its number comes
-    again.
+    The body is a CBOR sequence (RFC 8742) of arrays `[number, datagram]`. What is not acknowledged by its number, in
+    `received` of a later call or in `/ax/v1/mailbox/receipts`, comes again.
     """
     asked = query_parameters(scope, Collecting)
-    collecting = _opened(service).collect(peer.party, asked.wait, asked.limit)
+    received = [int(number) for number in asked.received.split(",") if number]
+    collecting = _opened(service).collect(peer.party, asked.wait, asked.limit, received)
     posted = await while_connected(receive, collecting)
     answer = Answer(200, join_numbered(posted), CBOR_SEQUENCE) if posted else Answer(204)
     await send_answer(send, answer)

@@ -74,7 +74,7 @@ class Block(Blind, frozen=True):
     ledger: BlockLedger
 
 
-_STATUS_EXAMPLE: Final = LinkStatus("jinan-weifang", 110_848, 3, installed=True)
+_STATUS_EXAMPLE: Final = LinkStatus("jinan-weifang", 110_848, 3, (4, 5, 6))
 _LEDGER_EXAMPLE: Final = BlockLedger(
     link="jinan-weifang",
     block=4,
@@ -131,11 +131,14 @@ async def read_link(call: Call[LinkPath, Any, None]) -> Answer:
 @_declared(
     "PUT",
     "/first-keys",
-    Success(204, "Kept, or there were keys already."),
+    Success(204, "Kept, or exchanges have begun already."),
     Content(FirstKeys, FirstKeys((_EXAMPLE_KEY,) * POOL_DEPTH)),
 )
 async def install_first_keys(call: Call[LinkPath, Any, FirstKeys]) -> Answer:
-    """Bring the first authentication keys, as an installer does in a sealed envelope. A second time changes nothing."""
+    """Bring the first authentication keys, as an installer does in a sealed envelope.
+
+    Until the first exchange they take the place of those brought before; from then on this changes nothing.
+    """
     keys = [Secret(key) for key in call.body.keys]
     await at_desk(call, lambda km: link_keys.install(km, _own_link(km, call), keys))
     return Answer(204)

@@ -7,6 +7,7 @@ once, a field that nobody declared is an error.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -23,6 +24,7 @@ from qsotn.service.http.problems import (
     INVALID_REQUEST,
     MALFORMED_REQUEST,
     NOT_FOUND,
+    REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
     URI_TOO_LONG,
     HttpProblem,
@@ -35,6 +37,8 @@ LARGEST_TARGET: Final = 4 * 1024
 LARGEST_HEADER: Final = 16 * 1024
 MOST_HEADERS: Final = 64
 MOST_PARAMETERS: Final = 16
+SLOWEST_BODY_S: Final = 30.0
+"""A body of the largest size comes in time at 2 Mbit/s."""
 
 _INTEGER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -159,13 +163,22 @@ def check_media_type(scope: Scope, expected: str) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytearray:
-    """Read a body as it arrives and give up as soon as it is too large.
+    """Read a body as it arrives and give up as soon as it is too large, or takes too long.
 
-    Raises `HttpProblem` 413, which closes the connection, and `ClientGone`.
+    Raises `HttpProblem` 413 or 408, which close the connection, and `ClientGone`.
     """
     announced = header(scope, b"content-length")
     if announced is not None and (not _INTEGER.fullmatch(announced) or int(announced) > limit):
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(SLOWEST_BODY_S):
+            return await _whole_body(receive, limit)
+    except TimeoutError:
+        detail = f"the body was not here within {SLOWEST_BODY_S:.0f} s"
+        raise HttpProblem(REQUEST_TIMEOUT, detail, ("connection", "close")) from None
+
+
+async def _whole_body(receive: Receive, limit: int) -> bytearray:
     body = bytearray()
     while True:
         message = await receive()
