@@ -165,7 +165,7 @@ def test_an_address_is_host_and_port(address: str, parts: tuple[str, int]) -> No
     "address", ["", ":", ":1", "[]:1", "::1:7401", "host", "host:", "host:65536", "host:-1", "h:¹"]
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="is no address|has no port"):
+    with pytest.raises(UsageError, match=r"is no address|has no port"):
         split_address(address)
 
 

@@ -60,9 +60,11 @@ class DirectMailbox:
         self.node = node
         self.waits: list[float] = []
 
-    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
+    async def collect(
+        self, device: PartyId, wait_s: float, limit: int, received: Sequence[int] = ()
+    ) -> Sequence[Posted]:
         self.waits.append(wait_s)
-        return self.node.lease(limit, device)
+        return self.node.lease(limit, device, received)
 
     async def acknowledge(self, device: PartyId, numbers: Sequence[int]) -> None:
         self.node.collected(numbers, device)

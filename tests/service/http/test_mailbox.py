@@ -104,9 +104,12 @@ class Waiting:
         self.arrived = asyncio.Event()
         self.waiting, self.given_up = 0, 0
         self.asked: tuple[float, int] | None = None
+        self.receipts: list[int] = []
 
-    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
-        self.asked, self.waiting = (wait_s, limit), self.waiting + 1
+    async def collect(
+        self, device: PartyId, wait_s: float, limit: int, received: Sequence[int] = ()
+    ) -> Sequence[Posted]:
+        self.asked, self.receipts, self.waiting = (wait_s, limit), list(received), self.waiting + 1
         try:
             await self.arrived.wait()
         except asyncio.CancelledError:
@@ -128,9 +131,10 @@ def test_a_device_waits_for_its_mail(province: World) -> None:
     async def story() -> None:
         mailbox = Waiting()
         pmp = application_of(province, PMP, mailbox=mailbox)
-        asking = asyncio.create_task(ask(pmp, scope_of("GET", f"{MAILBOX}?wait=30&limit=2", (), CPE_A), Incoming([])))
+        asked = scope_of("GET", f"{MAILBOX}?wait=30&limit=2&received=3,41", (), CPE_A)
+        asking = asyncio.create_task(ask(pmp, asked, Incoming([])))
         await until(lambda: mailbox.waiting == 1)
-        assert not asking.done()
+        assert (asking.done(), mailbox.receipts) == (False, [3, 41])
         mailbox.arrived.set()
         reply = await asyncio.wait_for(asking, 5)
         assert (mailbox.asked, reply.status, collected(reply)) == ((30, 2), 200, {7: b"datagram"})

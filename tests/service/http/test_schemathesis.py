@@ -87,9 +87,11 @@ class ThreadWorker:
         intake = await self.call(lambda node: node.receive_all([(data, bearer) for data in datagrams]))
         return Receipts(intake.taken, dict(intake.refused))
 
-    async def collect(self, device: PartyId, wait_s: float, limit: int) -> Sequence[Posted]:
+    async def collect(
+        self, device: PartyId, wait_s: float, limit: int, received: Sequence[int] = ()
+    ) -> Sequence[Posted]:
         assert 0 <= wait_s <= 30
-        return await self.call(lambda node: node.lease(limit, device))
+        return await self.call(lambda node: node.lease(limit, device, received))
 
     async def acknowledge(self, device: PartyId, numbers: Sequence[int]) -> None:
         await self.call(lambda node: node.collected(numbers, device))
