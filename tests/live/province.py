@@ -198,7 +198,11 @@ class Province:
 
     def tail(self, name: str, lines: int = 12) -> str:
         """The last words of a process."""
-        return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.printed(name)[-lines:])
+
+    def printed(self, name: str) -> list[str]:
+        """Everything a process has said, in all its lives."""
+        return self.log(name).read_text(errors="replace").splitlines()
 
     def stop(self, names: Iterable[str]) -> None:
         """Stop processes as an operator does. Raises `AssertionError` for one that does not stop."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +70,16 @@ class Victims:
 
     def unexplained(self, found_dead: list[Death]) -> list[str]:
         """Who died by itself, but for those that found no server when they started."""
-        no_server = self.province.stores.server is not None
         return [
-            f"{death.name} ended with {death.returncode}:\n{self.province.tail(death.name)}"
-            for death in found_dead
-            if not (no_server and "cannot be reached" in self.province.tail(death.name, 40))
+            f"{name} died {deaths} times by itself:\n{self.province.tail(name)}"
+            for name, deaths in Counter(death.name for death in found_dead).items()
+            if deaths > self._without_server(name)
         ]
+
+    def _without_server(self, name: str) -> int:
+        if self.province.stores.server is None:
+            return 0
+        return sum(line.startswith("qsotn: postgresql://") for line in self.province.printed(name))
 
 
 def test_killed_again_and_again_no_process_leaves_anything_undone(

@@ -109,6 +109,17 @@ def test_an_order_is_answered_when_the_line_is_encrypted_with_the_new_keys_and_n
         assert list(cpe.rekey_orders.values()) == []
 
 
+def test_the_first_keys_that_a_line_is_encrypted_with_need_not_be_the_first_that_were_drawn(ready: World) -> None:
+    """A device restarts with keys that it never used: the line begins with later ones, and the POMP knows."""
+    ready.order_line()
+    ready.settle()
+    ready.connect()
+    ready.turn()
+    ready.restart(CPE_A)
+    ready.encrypt()
+    assert generations(ready) == (2, 2)
+
+
 def test_a_rekey_that_the_device_asks_for_itself_answers_no_order(encrypted: World) -> None:
     encrypted.rekey()
     assert not [row for party in PARTIES for row in encrypted.rows(party) if row.ladder == "rekey-order"]
@@ -370,18 +381,20 @@ def test_a_pomp_that_did_not_order_the_devices_orders_no_keys(encrypted: World, 
 
 
 def test_a_pmp_passes_on_nothing_but_what_the_pomp_ordered_in_this_procedure(encrypted: World, worlds: Worlds) -> None:
-    """An older order, one of another kind, one it wrote itself, one for another device's manager."""
+    """An older order, one it wrote itself; nor does another PMP, though the device may know it."""
     older = encrypted.order_rekey()
     carry_out(encrypted)
     old = signed_in(encrypted, RekeyRequest)
     itself = encrypted.opened(find(encrypted, RekeyRequest).data).envelope
     stranger = worlds.impostors.identities[Role.PMP]
     forged = wire.sign(encrypted.nodes[PMP].identity, itself)
+    with encrypted.desk(CPE_A) as cpe:
+        cpe.desk.remember(stranger.chain)
 
     def lies(sent: Sent) -> Iterable[Lie]:
         yield Lie(retold(encrypted, sent, body={"request_signed": old}), ReplayedMessage)
         yield Lie(retold(encrypted, sent, body={"request_signed": forged}), BadSignature)
-        yield Lie(retold(encrypted, sent, author=stranger), BadSignature)
+        yield Lie(retold(encrypted, sent, author=stranger), WrongParty)
 
     tried = lie_before(encrypted, RekeyDispatch, lies)
     again = encrypted.order_rekey()

@@ -16,9 +16,10 @@ from tests.runtime.shapes import shapes
 from tests.world import Sent, World, Worlds, whole_story
 
 from qsotn import wire
-from qsotn.app.province import CPE_A, CPE_B, PMP, POMP, QSSP_A, SERIALS
+from qsotn.app.province import CPE_A, CPE_B, LINE, PMP, POMP, QSSP_A, SERIALS
 from qsotn.domain import PartyId, ProcedureId
 from qsotn.errors import (
+    BadProof,
     BadSignature,
     MalformedMessage,
     ReplayedMessage,
@@ -222,6 +223,17 @@ def test_one_that_is_refused_does_not_disturb_its_neighbours(ready: World, answe
     }
     assert ready.nodes[PMP].rejections == {"BadSignature": 2, "MalformedMessage": 1}
     assert outbox(ready, PMP).count((POMP, ServiceReport.__name__)) == 1
+
+
+def test_what_one_had_written_when_it_was_refused_is_undone_before_the_next(ready: World, answers: list[bytes]) -> None:
+    """The PMP keeps a device's answer, and then finds that it proves another token."""
+    one, other = answers
+    wrong = retold(ready, Sent(CPE_A, PMP, one), body={"token_digest": bytes(48)})
+    intake = take(ready, PMP, wrong, other)
+    assert (set(intake.taken), type(intake.refused[0])) == ({1}, BadProof)
+    with ready.desk(PMP) as pmp:
+        assert set(pmp.reservations.require(LINE).responses) == {ready.opened(other).envelope.sender}
+    assert set(take(ready, PMP, one).taken) == {0}
 
 
 def test_the_same_datagram_several_times_in_a_batch_is_taken_once(ready: World, answers: list[bytes]) -> None:

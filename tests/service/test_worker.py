@@ -108,7 +108,9 @@ def test_each_request_gets_the_receipts_of_its_own_datagrams_by_their_place(read
     assert second.taken[2] == procedure_of(ready, three)
 
 
-def test_calls_and_datagrams_are_done_in_the_order_they_came_in(ready: World, pmp: Desk) -> None:
+def test_datagrams_that_have_gathered_go_together_and_a_call_waits_for_no_more_than_them(
+    ready: World, pmp: Desk
+) -> None:
     datagrams = orders(ready, 4)
     procedures = [procedure_of(ready, data) for data in datagrams]
 
@@ -131,7 +133,32 @@ def test_calls_and_datagrams_are_done_in_the_order_they_came_in(ready: World, pm
         await pmp.worker.stop()
         return tuple([await one for one in seen])
 
-    assert run(story()) == ([True, False, False, False], [True, True, True, False])
+    assert run(story()) == ([True, True, True, True], [True, True, True, True])
+
+
+def test_a_call_that_came_first_is_done_first(ready: World, pmp: Desk) -> None:
+    (datagram,) = orders(ready, 1)
+    procedure = procedure_of(ready, datagram)
+
+    def known(node: Node) -> bool:
+        with node.rows() as stored:
+            return procedure in {row.procedure for row in stored}
+
+    async def story() -> tuple[bool, bool]:
+        await pmp.worker.start()
+        with pmp.busy():
+            before = asyncio.create_task(pmp.worker.call(known))
+            await pmp.waiting(1)
+            taken = take(pmp, [datagram])
+            await pmp.waiting(2)
+            after = asyncio.create_task(pmp.worker.call(known))
+            await pmp.waiting(3)
+        await asyncio.gather(*taken)
+        seen = await before, await after
+        await pmp.worker.stop()
+        return seen
+
+    assert run(story()) == (False, True)
 
 
 # --- durable ----------------------------------------------------------------------------------------------------------

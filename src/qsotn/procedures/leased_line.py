@@ -471,11 +471,13 @@ def gather_encrypted(pmp: Pmp, turn: Turn[EncryptionReport]) -> None:
 @LEASED_LINE.step("12c", Seat.PMP, Seat.POMP, IOA, ActivationReport, answers="5")
 def begin_billing(pomp: Pomp, turn: Turn[ActivationReport]) -> None:
     """The POMP verifies both devices' own word; from here the line is in service and billed."""
-    line = pomp.lines.require(turn.subject)
+    line, generation = pomp.lines.require(turn.subject), 0
     for signed, cpe in ((turn.message.report_a_signed, line.cpe_a), (turn.message.report_b_signed, line.cpe_b)):
-        if turn.evidence(EncryptionReport, signed, cpe).message.line != line.line:
+        told = turn.evidence(EncryptionReport, signed, cpe).message
+        if told.line != line.line:
             raise WrongParty(f"{cpe} reports another line than {line.line}")
-    active = msgspec.structs.replace(line, state=LineState.ENCRYPTED, encrypted_at=turn.now)
+        generation = max(generation, told.generation)
+    active = msgspec.structs.replace(line, state=LineState.ENCRYPTED, encrypted_at=turn.now, generation=generation)
     pomp.lines.put(line.line, active)
 
 

@@ -93,15 +93,29 @@ class Equipment:
 
     def _may_come(self, kept: SessionKeys) -> bool:
         """Whether a delivered generation will be in use without another one: not if its slot holds the one in use."""
-        return self.terminal.slot(kept.generation % SLOTS) is not SlotState.ACTIVE
+        return not self._in_use(kept.generation % SLOTS)
 
     def _make_room(self, cpe: Cpe, kept: SessionKeys) -> bool:
-        """An armed generation that never went into use gives way to a newer one; one in use does not."""
+        """Have what lies in a newer generation's slot give way, unless it is in use.
+
+        End A asks for no number in the slot of its own generation in use, so the far end sends under none that lies
+        here. If one stayed that this end alone has turned to, or is still retiring, it would stay for ever: only the
+        far end's multiframes could move it on, and the line would have no key that both ends hold.
+        """
         slot = kept.generation % SLOTS
-        if self.terminal.slot(slot) is SlotState.ARMED:
+        if self.terminal.slot(slot) is not SlotState.EMPTY and not self._in_use(slot):
             self.terminal.discard(self._slots[slot])
             cpe.erase_generation(self.line, self._slots[slot])
         return self.terminal.slot(slot) is SlotState.EMPTY
+
+    def _in_use(self, slot: int) -> bool:
+        """Whether a slot holds the active generation, and the far end was heard under it."""
+        if self.terminal.slot(slot) is not SlotState.ACTIVE:
+            return False
+        key_ids = dict(
+            zip((Direction.A_TO_B, Direction.B_TO_A), self.installed[self._slots[slot]].key_ids, strict=True)
+        )
+        return key_ids[self.end.receives] in self.terminal.counters().received_under
 
     def take_events(self) -> None:
         """Tell the procedures what the line proved; install what waited for a slot that became free."""

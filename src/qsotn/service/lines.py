@@ -35,11 +35,12 @@ _SO_RCVBUFFORCE: Final = 33
 BURST: Final = 8
 """Multiframes in one turn, so that messages wait no longer than these take."""
 FRAMES_A_TURN: Final = 256
-IDLE_S, CONFIRMING_S, NO_LINE_S = 0.1, 0.004, 0.25
+IDLE_S, CONFIRMING_S, NO_LINE_S = 0.1, 0.02, 0.25
 """Between two multiframes that carry nothing, in service and while keys are being confirmed; between two looks for a
 line when nothing changed."""
-PATIENCE_S: Final = 3.0
-"""Several times what two proofs in GCC1 take to cross."""
+PATIENCE_S, LONGEST_PATIENCE_S = 3.0, 60.0
+"""How long nothing authentic may arrive until new keys are asked for: several times what two proofs in GCC1 take to
+cross. Each time that it did not help it becomes twice as long, since it cost two keys and an entry of a key file."""
 REKEY_LIFETIME_US: Final = 120 * 1_000_000
 _log = structlog.get_logger("line")
 
@@ -63,7 +64,8 @@ class Line:
         self._seen = -1
         self._pending = b""
         self._last_sent = self._last_rekey = self._last_authentic = 0.0
-        self._authentic = 0
+        self._patience = PATIENCE_S
+        self._authentic = self._frames = 0
         self._recorded = (0, 0)
 
     @property
@@ -89,7 +91,10 @@ class Line:
         if equipment is None:
             self._drop_arrivals()
             return NO_LINE_S
-        busy = self._receive(equipment) | self._exchange_with_client(equipment) | self._transmit(equipment)
+        received = self._receive(equipment)
+        # Proofs of possession cross as fast as both ends answer each other, and no faster than either can.
+        answer = received and _confirming(equipment)
+        busy = received | self._exchange_with_client(equipment) | self._transmit(equipment, answer=answer)
         equipment.take_events()
         self._keep_keyed(equipment)
         return 0.0 if busy else _gap(equipment)
@@ -110,7 +115,8 @@ class Line:
     def _begin(self, node: Node, line: LineId) -> None:
         self._equipment = Equipment(node, line)
         self._last_rekey = self._last_authentic = self._monotonic()
-        self._authentic, self._recorded = 0, (0, 0)
+        self._patience = PATIENCE_S
+        self._authentic, self._frames, self._recorded = 0, 0, (0, 0)
         _log.info("line begins", line=line, end=self._equipment.end)
 
     def _stop(self, equipment: Equipment) -> None:
@@ -161,10 +167,12 @@ class Line:
                 self._pending, taken = b"", True
         return taken
 
-    def _transmit(self, equipment: Equipment) -> bool:
-        now, sent, gap = self._monotonic(), 0, _gap(equipment)
+    def _transmit(self, equipment: Equipment, *, answer: bool) -> bool:
+        now, sent = self._monotonic(), 0
+        due = answer or now - self._last_sent >= _gap(equipment)
         # Without a key client frames wait, and a burst would carry nothing but zeros.
-        while sent < BURST and ((equipment.terminal.waiting and equipment.encrypting) or now - self._last_sent >= gap):
+        while sent < BURST and (due or (equipment.terminal.waiting and equipment.encrypting)):
+            due = False
             with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
                 self._fibre.sendto(equipment.terminal.transmit(), self._far)
             self._last_sent, sent = now, sent + 1
@@ -175,21 +183,34 @@ class Line:
     def _keep_keyed(self, equipment: Equipment) -> None:
         now, authentic = self._monotonic(), equipment.authentic_multiframes
         if authentic > self._authentic and equipment.encrypting:
-            self._authentic, self._last_authentic = authentic, now
-        interval = equipment.rekey_interval_s
-        if now - self._last_rekey >= interval or now - self._last_authentic >= PATIENCE_S:
+            self._authentic, self._last_authentic, self._patience = authentic, now, PATIENCE_S
+        if now - self._last_authentic >= self._patience:
+            if self._is_lit(equipment) and self._ask(equipment):
+                self._patience = min(2 * self._patience, LONGEST_PATIENCE_S)
+                self._last_rekey = now
+            self._last_authentic = now
+        elif now - self._last_rekey >= equipment.rekey_interval_s:
             self._ask(equipment)
             self._last_rekey = self._last_authentic = now
 
-    def _ask(self, equipment: Equipment) -> None:
+    def _is_lit(self, equipment: Equipment) -> bool:
+        """Whether anything arrived since this was last looked at: without light no key helps."""
+        received, before = equipment.terminal.counters().frames_received, self._frames
+        self._frames = received
+        return received > before
+
+    def _ask(self, equipment: Equipment) -> bool:
+        """Ask for keys; say whether they are on their way now."""
         if not equipment.may_ask:
-            return
+            return False
         try:
             equipment.node.begin(
                 lambda cpe, work: leased_line.begin_rekey(cpe, work, equipment.line, REKEY_LIFETIME_US)
             )
         except Refusal as no:
             _log.info("no new keys asked for", line=equipment.line, reason=str(no))
+            return False
+        return True
 
     def _record(self, equipment: Equipment) -> None:
         counters = equipment.terminal.counters()
@@ -199,9 +220,14 @@ class Line:
             self._recorded = carried
 
 
+def _confirming(equipment: Equipment) -> bool:
+    """Whether there are keys that the far end has not confirmed yet."""
+    return bool(equipment.installed) and not equipment.encrypting
+
+
 def _gap(equipment: Equipment) -> float:
-    """Seconds between two multiframes that carry no client frames: short only while keys are being confirmed."""
-    return CONFIRMING_S if equipment.installed and not equipment.encrypting else IDLE_S
+    """Seconds between two multiframes that carry no client frames: shorter while keys are being confirmed."""
+    return CONFIRMING_S if _confirming(equipment) else IDLE_S
 
 
 class Offered(Enum):

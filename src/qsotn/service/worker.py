@@ -34,6 +34,8 @@ ATTEMPTS: Final = 12
 """How often a transaction that collided with another replica's is tried again."""
 LONGEST_PAUSE_S: Final = 0.2
 IDLE_S: Final = 3600.0
+GATHER_S: Final = 0.005
+"""How long datagrams wait for others behind a batch that has just ended."""
 
 
 class Overloaded(LocalError):
@@ -97,6 +99,7 @@ class DeskWorker:
         self._waiting: deque[_Datagrams | _Call] = deque()
         self._at_work: list[_Datagrams | _Call] = []
         self._count = 0
+        self._last_batch = 0.0
         self._condition = threading.Condition()
         self._stopping = False
         self._outlet: Outlet | None = None
@@ -211,24 +214,42 @@ class DeskWorker:
                 self._condition.wait(patience)
             if not self._waiting:
                 return None if self._stopping else []
-            jobs = [self._waiting.popleft()]
-            size = _weight(jobs[0])
-            while self._may_join(jobs[0], size):
-                jobs.append(self._waiting.popleft())
-                size += _weight(jobs[-1])
-            self._count -= size
+            if isinstance(self._waiting[0], _Datagrams):
+                self._let_gather()
+            jobs = self._first_job()
+            self._count -= sum(map(_weight, jobs))
             return jobs
 
-    def _may_join(self, first: _Datagrams | _Call, size: int) -> bool:
-        if isinstance(first, _Call) or not self._waiting or isinstance(self._waiting[0], _Call):
-            return False
-        return size + _weight(self._waiting[0]) <= LARGEST_BATCH
+    def _let_gather(self) -> None:
+        """Under load wait a moment for more: what a batch costs beside its datagrams is paid once for all of them.
+
+        Only if the last batch has just ended, so that a party with little to do answers at once.
+        """
+        ends = self._last_batch + GATHER_S
+        while not self._stopping and self._count < LARGEST_BATCH and (left := ends - time.monotonic()) > 0:
+            self._condition.wait(left)
+
+    def _first_job(self) -> list[_Datagrams | _Call]:
+        """Take the first call, or the first datagrams and all others that fit with them, ahead of calls."""
+        jobs = [self._waiting.popleft()]
+        if isinstance(jobs[0], _Call):
+            return jobs
+        size, left = _weight(jobs[0]), deque[_Datagrams | _Call]()
+        for job in self._waiting:
+            if isinstance(job, _Datagrams) and size + _weight(job) <= LARGEST_BATCH:
+                jobs.append(job)
+                size += _weight(job)
+            else:
+                left.append(job)
+        self._waiting = left
+        return jobs
 
     def _take(self, node: Node, jobs: list[_Datagrams]) -> None:
         if self._before is not None:
             self._before(node)
         together = [(data, job.bearer) for job in jobs for data in job.datagrams]
         receipts = _take_all(node, together)
+        self._last_batch = time.monotonic()
         finished, first = [], 0
         for job in jobs:
             finished.append((job.future, _cut(receipts, first, len(job.datagrams))))
