@@ -58,6 +58,7 @@ def test_each_party_can_use_its_own_database_and_no_other(
     open_store(own, POMP).close()
     with pytest.raises(StoreError, match="permission denied for database"):
         open_store(f"postgresql://pomp_shandong:{password}@127.0.0.1:{server.port}/qssp_jinan", POMP)
+    assert server.fetch("SELECT has_database_privilege('pomp_shandong', 'qssp_jinan', 'CONNECT')") == [(False,)]
 
     again = run("postgresql/databases.py", state)
     assert again.returncode == 1

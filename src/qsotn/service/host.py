@@ -13,10 +13,9 @@ import asyncio
 import asyncio.constants
 import contextlib
 import os
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,17 +27,18 @@ from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.adapters.tls.uvicorn_protocol import PeerProtocol
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.domain import LineId, PartyId, Role, role_of
-from qsotn.errors import QsotnError, StoreConflict, StoreError, UsageError
+from qsotn.errors import QsotnError, StoreConflict, StoreError
 from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.service.collector import Collector
-from qsotn.service.config import SQLITE, ServiceConfiguration, split_address
+from qsotn.service.config import SQLITE, ServiceConfiguration
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Readiness
 from qsotn.service.http.health import Monitoring
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.installation import INSTALLATION, install, open_installed, open_vault
 from qsotn.service.lines import Line
+from qsotn.service.listeners import bound, monitored, served, stopped_by_signals
 from qsotn.service.mailbox import Mailbox
 from qsotn.service.observability import Chronicle, Metrics, configure_logging, open_spans
 from qsotn.service.orders import Terms
@@ -50,7 +50,6 @@ RELOAD_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75
 """Longer than a client keeps an idle connection, so that it is the client who ends it."""
 GRACE_S: Final = 5
-BACKLOG: Final = 1024
 HANDSHAKE_S: Final = 10.0
 INSTALL_ATTEMPTS: Final = 20
 STORE_FILE: Final = "store.db"
@@ -102,7 +101,7 @@ class Host:
                 _log.info("stopping")
 
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
-        listener = _bound(self._configuration.listen.address)
+        listener = bound(self._configuration.listen.address)
         stack.callback(listener.close)
         if self._line is not None:
             stack.callback(self._line.close)
@@ -224,7 +223,7 @@ class Host:
             timeout_graceful_shutdown=GRACE_S,
             ssl_context_factory=lambda *_: self._tls.server(),
         )
-        async with _served(config, listener), self._monitored():
+        async with served(config, listener), self._monitored():
             yield
 
     @contextlib.asynccontextmanager
@@ -320,70 +319,3 @@ def _modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _bound(address: str) -> socket.socket:
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio would leave Nagle's algorithm on for every connection it accepts (`proto` would be 0),
-    # and an answer of two segments would wait for a delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise UsageError(f"[listen] {address}: this address cannot be listened on: {error.strerror}") from error
-    return listener
-
-
-@contextlib.asynccontextmanager
-async def monitored(address: str, application: Monitoring) -> AsyncIterator[None]:
-    """Serve the plain monitoring listener, if an address is given. Raises `UsageError` if it cannot be bound."""
-    if not address:
-        yield
-        return
-    config = uvicorn.Config(
-        application, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
-    )
-    async with _served(config, _bound(address)):
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _served(config: uvicorn.Config, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve on an open socket; at the end take no more, and let what is under way come to its end."""
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        if task.done():
-            task.result()
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, in a process whose signals are somebody else's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-
-@contextlib.contextmanager
-def stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Set an event when this process is told to stop (SIGTERM, SIGINT)."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

@@ -24,12 +24,12 @@ from qsotn.domain import PartyId, Role, Secret
 from qsotn.errors import KeyShortage, LineError, PeerError
 from qsotn.quantum.ledger import BlockLedger
 from qsotn.service.config import TwinConfiguration, TwinLink
-from qsotn.service.host import monitored, stopped_by_signals
 from qsotn.service.http.context import Readiness
 from qsotn.service.http.health import Monitoring
 from qsotn.service.http.quantum_modules import Block, Exchange, ExchangeKey, FirstKeys
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus, next_exchange, wants_first_keys
+from qsotn.service.listeners import monitored, stopped_by_signals
 from qsotn.service.observability import configure_logging
 from qsotn.service.parent import end_with
 
