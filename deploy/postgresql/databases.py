@@ -43,7 +43,7 @@ def statements(province: Path) -> Iterator[str]:
         yield f"-- {party}"
         yield f"""CREATE ROLE "{role}" LOGIN PASSWORD '{verifier(password, os.urandom(16))}';"""
         yield f'CREATE DATABASE "{database}" OWNER "{role}";'
-
+        yield f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC;'
 
 
 def _named(url: str, folder: Path) -> tuple[str, str]:

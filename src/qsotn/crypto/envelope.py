@@ -98,12 +98,14 @@ def sign(identity: Identity, context: bytes, payload: bytes) -> bytes:
 def sign_all(identity: Identity, context: bytes, payloads: Sequence[bytes]) -> list[bytes]:
     """Return a message for each payload, in order, all for one context, at the price of one signature for up to 256.
 
-    Each is complete by itself and opens as if it were signed alone; a single one is. Equal payloads get equal messages.
+    Each is complete by itself and opens as if it were signed alone; a single one is, and so is every one of a suite
+    that has no batches. Equal payloads get equal messages.
     """
     distinct = list(dict.fromkeys(payloads))
     messages: dict[bytes, bytes] = {}
-    for start in range(0, len(distinct), merkle.LARGEST_TREE):
-        batch = distinct[start : start + merkle.LARGEST_TREE]
+    size = merkle.LARGEST_TREE if identity.suite.batches else 1
+    for start in range(0, len(distinct), size):
+        batch = distinct[start : start + size]
         messages |= zip(batch, _sign_batch(identity, context, batch), strict=True)
     return [messages[payload] for payload in payloads]
 

@@ -82,6 +82,8 @@ class Suite:
     number: int
     kem: kem.Kem
     signature: SignatureScheme
+    batches: bool = True
+    """Whether one signature may stand for several messages: their tree is of SHA-256, which CNSA 2.0 does not list."""
 
     @property
     def hpke(self) -> hpke.Suite:
@@ -125,7 +127,7 @@ class Suite:
 SUITES: Final[dict[int, Suite]] = {
     1: Suite(1, kem.MLKEM768_X25519, ML_DSA_65),
     2: Suite(2, kem.MLKEM1024_P384, ML_DSA_87),
-    3: Suite(3, kem.MLKEM1024, ML_DSA_87),
+    3: Suite(3, kem.MLKEM1024, ML_DSA_87, batches=False),
 }
 DEFAULT_SUITE: Final = SUITES[1]
 
