@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -145,10 +146,23 @@ def commands() -> list[str]:
     return re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_readme_has_two_commands_of_one_line_each() -> None:
+def test_the_readmes_first_two_commands_are_one_line_each() -> None:
     blocks = commands()
-    assert len(blocks) == 2
-    assert all("\n" not in block for block in blocks)
+    assert len(blocks) >= 2
+    assert all("\n" not in block for block in blocks[:2])
+
+
+def test_every_further_command_of_the_readme_is_one_that_the_command_line_takes() -> None:
+    lines = [line for block in commands()[2:] for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        words = line.removeprefix("sh boot.sh qsotn ").split()
+        verbs = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
+        program = str(Path(sys.executable).parent / "qsotn")
+        shown = subprocess.run([program, *verbs, "--help"], capture_output=True, text=True, check=False)
+        assert shown.returncode == 0, line
+        options = [word for word in words if word.startswith("--")]
+        assert all(option in shown.stdout for option in options), line
 
 
 def test_ci_runs_the_readmes_second_command_and_nothing_else() -> None:

@@ -36,12 +36,12 @@ class Written:
 
 
 def write(url: str, name: str, seconds: float) -> Written:
-    """Write for so many seconds. A store belongs to one thread; several writers are several replicas."""
-    written, end = Written(), time.monotonic() + seconds
-    store = open_store(url, PARTY)
+    """Write for so many seconds, one record at least. A store belongs to one thread; several writers are replicas."""
+    written, store = Written(), open_store(url, PARTY)
+    end = time.monotonic() + seconds
     try:
-        while (began := time.monotonic()) < end:
-            key = f"{name}-{len(written.acknowledged):08}"
+        while not written.acknowledged or time.monotonic() < end:
+            key, began = f"{name}-{len(written.acknowledged):08}", time.monotonic()
             while not _commit(store, key, written):
                 pass
             written.acknowledged.append(key)

@@ -122,3 +122,15 @@ def renew_pki(
     from qsotn.console.pki import renew_certificates
 
     renew_certificates(province_folder(state), everything=everything, as_json=as_json)
+
+
+@pki.command("revoke", epilog="Example: qsotn pki revoke qssp/jinan --state province")
+def revoke_pki(
+    party: Annotated[str, typer.Argument(metavar="PARTY", help="Whose certificates: role/name.")],
+    state: ProvinceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke every certificate of a party, for good. A device is put out of service with `qsotn cpe revoke`."""
+    from qsotn.console.pki import revoke_party
+
+    revoke_party(province_folder(state), party, as_json=as_json)

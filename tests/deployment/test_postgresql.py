@@ -175,7 +175,7 @@ def test_a_rehearsal_notices_a_commit_that_is_gone(server: PostgresServer) -> No
     open_store(url, PartyId("pomp/rehearsal")).close()
     server.execute(
         "CREATE FUNCTION pomp_rehearsal.forget() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RETURN CASE WHEN NEW.key LIKE '%-00000001' THEN NULL ELSE NEW END; END $$",
+        " $$ BEGIN RETURN CASE WHEN NEW.key LIKE '%-00000000' THEN NULL ELSE NEW END; END $$",
         database,
     )
     server.execute(

@@ -124,6 +124,17 @@ def test_the_same_mail_again_is_confirmed_again(device: tuple[Mail, Desk]) -> No
     told(desk, pmp, story)
 
 
+def test_a_receipt_is_told_once(device: tuple[Mail, Desk]) -> None:
+    mail, desk = device
+    pmp = FakePmp([[(17, mail.dispatch)], [], []])
+
+    async def story() -> None:
+        await until(lambda: pmp.asked == 4)
+        assert pmp.confirmed == [[17]]
+
+    told(desk, pmp, story)
+
+
 def test_what_comes_too_early_stays_and_is_taken_when_its_time_has_come(device: tuple[Mail, Desk]) -> None:
     """The voucher overtakes the dispatch: the device knows neither the procedure nor the PMP's certificate yet."""
     mail, desk = device

@@ -351,11 +351,13 @@ def test_light_of_a_whole_multiframe_that_is_nobodys_delivers_nothing_and_the_li
 def test_what_is_no_frame_on_the_client_port_is_dropped_and_moves_no_host(lit: Street) -> None:
     stranger = Host(int(lit._sections[CPE_B].client_port.partition(":")[2]))
     stranger.send(b"", b"x" * 13, bytes(9601), bytes(65_507))
-    assert lit.carries(frames(5))
-    assert stranger.received() == []
+    lit.turns(5)
+    lit.hosts[CPE_A].send(*frames(5))
+    lit.turns(20)
+    assert (stranger.received(), lit.hosts[CPE_B].received()) == ([], frames(5))
     equipment = lit.lines[CPE_B].equipment
     assert equipment is not None
-    assert equipment.terminal.counters().client_frames_in == 6
+    assert equipment.terminal.counters().client_frames_in == 1  # its own host's greeting
     stranger.close()
 
 

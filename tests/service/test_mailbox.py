@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import pytest
-from tests.service.desks import FROM_POMP, Desk, RunningClock, orders, run, until
-from tests.world import World
+from tests.service.desks import FROM_POMP, Desk, RunningClock, junk, orders, run, until
+from tests.world import LIFETIME_US, World
 
 from qsotn.app.province import PMP
-from qsotn.domain import PartyId
+from qsotn.domain import PartyId, ProcedureId
 from qsotn.ports import Posted
 from qsotn.runtime import Node
 from qsotn.service import mailbox as mailboxes
@@ -170,6 +170,27 @@ def test_a_device_that_asks_again_is_answered_there_and_its_older_question_ends(
         await office.arrive(order)
         assert [one.next_hop for one in await newer] == [DEVICE]
         assert office.box._waiting == {}
+
+    told(office, story)
+
+
+def test_an_older_question_takes_nothing_away_from_the_newer_one(ready: World) -> None:
+    """There is more than the newer one asks for at once, and nobody was told of it: another process left it."""
+    office, clock = Office(ready), RunningClock()
+
+    def leave(node: Node) -> None:
+        with node.desk() as pmp:
+            for number in range(2):
+                data, expires = junk(DEVICE, "Ax", number, PMP), clock() + LIFETIME_US
+                pmp.desk.transaction.post(ProcedureId("p"), DEVICE, data, b"", expires_at=expires, collected=True)
+
+    async def story() -> None:
+        older = await asked(office)
+        await office.desk.worker.call(leave)
+        (one,) = await office.box.collect(DEVICE, 10, 1)
+        assert list(await older) == []
+        (other,) = await office.box.collect(DEVICE, 0, 16)
+        assert one.number != other.number
 
     told(office, story)
 

@@ -315,7 +315,7 @@ def test_two_replicas_send_each_datagram_once(ready: World, quick: None) -> None
         other.parties[PMP] = pmp
         await one.start()
         await other.start()
-        sent = [data for post in (one, other, one, other) for data in await post.post(*range(len(pmp.at), 12))]
+        sent = [*await one.post(*range(10)), *await other.post(*range(10, 20))]
         await until(lambda: len(pmp.got) >= len(sent))
         await asyncio.sleep(0.1)
         assert sorted(pmp.got) == sorted(sent)

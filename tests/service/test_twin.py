@@ -23,7 +23,7 @@ from tests.world import World
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.app.province import KM_A, KM_RELAY, LINK_A
 from qsotn.domain import PartyId, Secret
-from qsotn.errors import LineError
+from qsotn.errors import KeyShortage, LineError
 from qsotn.parties.km import BlockState
 from qsotn.quantum.failures import AuthenticationFailed, TooManyErrors
 from qsotn.quantum.ledger import DistilledBlock
@@ -31,7 +31,7 @@ from qsotn.service import link_keys, twin
 from qsotn.service.config import TlsSection, TwinLink
 from qsotn.service.http.quantum_modules import _LEDGER_EXAMPLE, Block
 from qsotn.service.identity_files import Credentialed
-from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH
+from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
 from qsotn.service.twin import Fed, ModuleEnd
 
 ENDS = (KM_A, KM_RELAY)
@@ -200,6 +200,29 @@ def test_withheld_keys_carry_a_link_beyond_its_first_ones(rack: Rack) -> None:
     rack.feed(lambda: rack.status()[0][0] >= (POOL_DEPTH + 2) * HALF_BITS, fill_bits=(POOL_DEPTH + 2) * HALF_BITS)
     assert len(rack.distilled) > POOL_DEPTH
     assert rack.burned[KM_A] == rack.burned[KM_RELAY]
+
+
+@pytest.mark.parametrize(
+    ("last", "keys", "number"),
+    [
+        ((0, 0), ((1, 2), (1, 2)), 1),
+        ((3, 3), ((4, 5), (4, 5)), 4),
+        ((3, 4), ((4, 5), (5,)), 5),  # one end burned a key that the other still has
+        ((3, 3), ((4, 6), (5, 6)), 6),  # each withheld a block that the other never got
+        ((9, 3), ((4, 10), (4, 10)), 10),
+    ],
+)
+def test_the_next_exchange_is_the_first_one_that_both_ends_have_a_key_for(
+    last: tuple[int, int], keys: tuple[tuple[int, ...], tuple[int, ...]], number: int
+) -> None:
+    ends = [LinkStatus(LINK_A, 0, began, have) for began, have in zip(last, keys, strict=True)]
+    assert link_keys.next_exchange(ends) == link_keys.next_exchange(ends[::-1]) == number
+
+
+@pytest.mark.parametrize("keys", [((), ()), ((7,), ()), ((7,), (8,)), ((3,), (3,))])
+def test_ends_that_share_no_key_any_more_have_no_next_exchange(keys: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(KeyShortage, match="install the link anew"):
+        link_keys.next_exchange([LinkStatus(LINK_A, 0, 5, have) for have in keys])
 
 
 # --- not well ---------------------------------------------------------------------------------------------------------

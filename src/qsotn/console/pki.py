@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from qsotn.app.authority import Issued
-from qsotn.app.renewal import Renewed, issued_certificates, renew
+from qsotn.app.renewal import Renewed, issued_certificates, renew, revoke_certificate
 from qsotn.console.columns import aligned
+from qsotn.domain import PartyId
 
 
 def show_certificates(state: Path, *, as_json: bool) -> None:
@@ -32,6 +33,15 @@ def renew_certificates(state: Path, *, everything: bool, as_json: bool) -> None:
         _write_json(renewed)
     else:
         sys.stdout.write("\n".join(renewal_lines(renewed)) + "\n")
+
+
+def revoke_party(state: Path, party: str, *, as_json: bool) -> None:
+    """Revoke every certificate of a party. Raises `UsageError` for one that has none."""
+    revoke_certificate(state, PartyId(party), os.urandom, dt.datetime.now(dt.UTC))
+    if as_json:
+        _write_json([one for one in issued_certificates(state, os.urandom) if one.party == party])
+    else:
+        sys.stdout.write(f"{party} is revoked: running services refuse it within seconds.\n")
 
 
 def renewal_lines(renewed: Renewed) -> list[str]:

@@ -213,6 +213,15 @@ class Qssp:
             for n, entry in enumerate(file.entries)
         ]
 
+    def check_entry_left(self, cpe: PartyId) -> None:
+        """Check that a device's key file can protect one more delivery, before keys are drawn for it.
+
+        Raises `KeyShortage`.
+        """
+        file = self.key_files.get(self.bindings.require(cpe).key_file_id)
+        if file is None or file.next_entry >= len(file.entries):
+            raise KeyShortage(f"the key file of {cpe} is used up: no key drawn now could be delivered")
+
     def burn_entry(self, cpe: PartyId, purpose: str) -> tuple[str, int, Secret]:
         """Take the next entry of a device's key file and burn it. Raises `KeyShortage` when none is left."""
         binding = self.bindings.require(cpe)

@@ -313,6 +313,7 @@ def draw_keys(qssp: Qssp, turn: Turn[SessionKeyRequest]) -> None:
     if service.cpe != turn.sender:
         raise WrongParty(f"{turn.sender} is not end A of {asked.line}")
     qssp.check_counter(turn.sender, asked.counter)
+    qssp.check_entry_left(service.cpe)
     qssp.next_generation(service, asked.generation)
     turn.row.generation = asked.generation
     turn.seat(Seat.QSSP_B, service.peer_qssp)
@@ -345,6 +346,7 @@ def draw_same_keys(qssp: Qssp, turn: Turn[SessionKeyNotice]) -> None:
     service = qssp.confirmed_service(told.line, End.B)
     if service.peer_qssp != turn.sender:
         raise WrongParty(f"{turn.sender} is not master of {told.line}")
+    qssp.check_entry_left(service.cpe)
     qssp.next_generation(service, told.generation)
     turn.row.generation = told.generation
     qssp.announce(told.line, End.B, told.generation, (told.key_id_a_to_b, told.key_id_b_to_a))

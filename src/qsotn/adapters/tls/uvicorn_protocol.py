@@ -26,11 +26,15 @@ SLOWEST_HEAD_S: Final = 10.0
 class PeerProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol on a verified connection, which must also send its first request in time.
 
-    A request's head is bounded in size and time: the parser would gather it for as long as it comes.
+    A request's head is bounded in size and time: the parser would gather it for as long as it comes. So is what is no
+    body behind it: trailers are refused, and chunks may not be mostly framing.
     """
 
     _in_head = True
+    _between = False
+    _begun = 0
     _head_bytes = 0
+    _framing_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the parent
@@ -43,11 +47,28 @@ class PeerProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrived; give up on a head that grows or lasts too long."""
+        """Take what arrived; give up on what grows or lasts too long without being a body."""
+        begun = self._begun
         super().data_received(data)
-        if not self._in_head:
-            return
-        self._head_bytes += len(data)
+        if self._between:
+            self._watch_again()
+        elif self._in_head:
+            self._watch_head(len(data) if begun == self._begun else 0)
+        else:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > LARGEST_HEAD:
+                self._give_up()
+
+    def _watch_again(self) -> None:
+        """A stray line break between two requests is no reason to wait for ever: the parent thinks it is one."""
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _watch_head(self, arrived: int) -> None:
+        """Count what a head has grown by; where it began in the middle of what arrived, from the next on."""
+        self._head_bytes += arrived
         if self._head_bytes > LARGEST_HEAD:
             self._give_up()
         elif self._head_timer is None:
@@ -64,9 +85,25 @@ class PeerProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is over: its bounds no longer count."""
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
         self._end_head()
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header. Raises `ValueError`, which the parser answers with 400, for one behind the body."""
+        if not self._in_head:
+            raise ValueError("trailers are not taken")
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """What is body is counted by the application, not here."""
+        self._framing_bytes -= 2 * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole; nothing more belongs to it."""
+        self._between = True
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
@@ -75,7 +112,8 @@ class PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Put the peer into the scope of the request that begins."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._between, self._head_bytes = True, False, 0
+        self._begun += 1
         super().on_message_begin()
         self.scope["extensions"] = self._extensions
 

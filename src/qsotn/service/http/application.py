@@ -37,7 +37,7 @@ from qsotn.service.http.context import Deployment, Mailbox, Readiness, Service, 
 from qsotn.service.http.messages import interface_operations
 from qsotn.service.http.metrics import Metrics
 from qsotn.service.http.openapi import openapi_document
-from qsotn.service.http.operation import Operation
+from qsotn.service.http.operation import Operation, known_peer
 from qsotn.service.http.problems import NOT_FOUND, HttpProblem, answer_to
 from qsotn.service.http.request import ClientGone, check_size
 from qsotn.service.http.resource import OPERATION, Resource
@@ -109,7 +109,7 @@ class Application:
             await self._router(scope, receive, send)
             return
         began, sending = time.perf_counter(), Sending(send, scope["method"])
-        body = self._bodies.read(receive)
+        body = self._bodies.read(receive, known_peer(scope))
         try:
             await self._serve(scope, body, sending)
         except ClientGone:

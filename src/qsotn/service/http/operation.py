@@ -126,9 +126,15 @@ class Operation:
             raise HttpProblem(FORBIDDEN, f"{peer.party} may not: this is for {', '.join(sorted(self.roles))}")
 
 
+def known_peer(scope: Scope) -> Peer | None:
+    """Return who is at the other end, if a certificate says so."""
+    peer: Peer | None = scope.get("extensions", {}).get("tls", {}).get("peer")
+    return peer
+
+
 def peer_of(scope: Scope) -> Peer:
     """Return who is at the other end. Raises `HttpProblem` 403 for a connection without a certificate."""
-    peer: Peer | None = scope.get("extensions", {}).get("tls", {}).get("peer")
+    peer = known_peer(scope)
     if peer is None:
         raise HttpProblem(NO_PEER, "connect with a certificate of this province")
     return peer
