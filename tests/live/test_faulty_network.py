@@ -55,7 +55,5 @@ def test_in_a_storm_nothing_is_lost_done_twice_or_left_undone(folder: Path, live
             _log.info("%s happened to %d procedures: %s", told, load.procedures, dict(load.ended))
             _log.info("answers by status, 0 for none: %s", dict(load.client.statuses))
             assert set(detours.happened) >= WHAT_HAPPENS
-            import os
-            _log.info("fds %s", {n: len(os.listdir(f"/proc/{p.pid}/fd")) for n, p in province.processes.items()})
             check_run(province, load)
     assert load.procedures > 0

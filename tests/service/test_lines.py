@@ -9,13 +9,14 @@ import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import msgspec
 import pytest
-from tests.world import LIFETIME_US, World
+from tests.world import LIFETIME_US, QUALITY, World
 
 from qsotn.app.province import CPE_A, CPE_B, LINE, PMP, POMP
 from qsotn.dataplane.g709 import MULTIFRAME_SIZE
 from qsotn.dataplane.terminal import QUEUE_BYTES
-from qsotn.domain import PartyId
+from qsotn.domain import PartyId, QualityOfService
 from qsotn.errors import UsageError
 from qsotn.parties.pomp import LineState, UsageRecord
 from qsotn.procedures import deletion
@@ -118,8 +119,8 @@ class Street:
         with self.world.desk(CPE_A) as near, self.world.desk(CPE_B) as far:
             return near.lines.require(LINE).active, far.lines.require(LINE).active
 
-    def encrypt(self) -> None:
-        self.world.order_line()
+    def encrypt(self, quality: QualityOfService = QUALITY) -> None:
+        self.world.order_line(quality=quality)
         self.until(lambda: self.world.line_state() is LineState.ENCRYPTED)
         self.greet()
 
@@ -174,7 +175,18 @@ def test_two_devices_encrypt_their_line_and_carry_frames_in_both_directions(lit:
     assert not any(node.rejections for node in lit.world.nodes.values())
 
 
-def test_keys_change_when_the_interval_is_over_and_no_frame_is_lost(lit: Street) -> None:
+def test_keys_change_when_the_interval_is_over_and_not_before(street: Street) -> None:
+    street.encrypt(msgspec.structs.replace(QUALITY, rekey_interval_s=1))
+    began, changes = street.now, []
+    while len(changes) < 2:
+        street.turn()
+        if street.active() == (len(changes) + 2,) * 2:
+            changes.append(street.now - began)
+    assert 0.5 < changes[0] < 1.5  # from when the line began, somewhat before
+    assert 1.0 <= changes[1] - changes[0] < 1.5
+
+
+def test_a_line_that_was_dark_for_a_while_gets_other_keys_and_loses_no_frame_over_them(lit: Street) -> None:
     sent: list[bytes] = []
     lit.now += 60
     for number in range(200):

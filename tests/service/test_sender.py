@@ -220,8 +220,10 @@ def test_interfaces_and_next_hops_have_ways_of_their_own(ready: World, quick: No
         await post.post(3, hop=PartyId("pmp/hebei"), interface="Ioa")
         await until(lambda: len(silent.requests) == len(busy.requests) == 1)
         (data,) = await post.post(4, hop=QSSP_A, interface="Ioq")
-        await until(lambda: served.got == [data])
-        assert await post.undelivered() == 3
+        await until(lambda: served.requests == [("Ioq", [data])])
+        await post.post(5, hop=PMP, interface="Iqssp")
+        await until(lambda: [interface for interface, _ in silent.requests] == ["Ioa", "Iqssp"])
+        assert await post.undelivered() == 4
 
     told(post, story)
 

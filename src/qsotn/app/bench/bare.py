@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.leased_line import LEASED_LINE
 
 PAYLOAD: Final = 2048
-ROUNDS: Final = 200
+CALLS: Final = 20
 ENOUGH_S: Final = 0.25
 
 
@@ -108,13 +109,16 @@ def cost(needed: Operations, unit: UnitCosts) -> float:
 
 
 def _seconds(act: Callable[[], object]) -> float:
-    """Return the processor time of one call: the best of several rounds, since a neighbour can only slow it down."""
+    """Return the processor time of one call: the median of several rounds.
+
+    The median and not the best, since what is compared with it meets the same neighbours on the processor.
+    """
     act()
-    best = float("inf")
+    rounds: list[float] = []
     ends = time.process_time() + ENOUGH_S
     while time.process_time() < ends:
         began = time.process_time()
-        for _ in range(ROUNDS // 10):
+        for _ in range(CALLS):
             act()
-        best = min(best, (time.process_time() - began) / (ROUNDS // 10))
-    return best
+        rounds.append((time.process_time() - began) / CALLS)
+    return median(rounds)
