@@ -27,8 +27,8 @@ from qsotn.runtime import Node
 from qsotn.service.collector import Collector
 from qsotn.service.config import LogSection
 from qsotn.service.host import STORE_FILE, now_us
-from qsotn.service.listeners import stopped_by_signals
 from qsotn.service.installation import open_installed, open_vault
+from qsotn.service.listeners import stopped_by_signals
 from qsotn.service.observability import configure_logging
 from qsotn.service.sender import LEASE_US, Sender
 from qsotn.service.worker import DeskWorker

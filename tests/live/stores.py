@@ -89,14 +89,6 @@ def postgresql_stores() -> Iterator[Stores]:
     with PostgresServer() as server:
         server.database(DATABASE)
         yield Stores(server)
-        import os as _os
-
-        if _os.environ.get("DEBUG_KEEP"):
-            import subprocess
-            import shutil
-
-            server.stop()
-            shutil.copytree(server.folder / "data", _os.environ["DEBUG_KEEP"] + "/pgdata", dirs_exist_ok=True)
 
 
 async def _query_server(dsn: str, queries: list[str]) -> list[Rows]:
