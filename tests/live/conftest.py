@@ -28,12 +28,6 @@ def folder() -> Iterator[Path]:
     """A folder that is gone after the test, however that ended: what matters of it stands in the failure."""
     with tempfile.TemporaryDirectory(prefix="qsotn-live-") as made:
         yield Path(made)
-        if os.environ.get("DEBUG_KEEP"):
-            import shutil
-
-            shutil.copytree(
-                Path(made) / "province", Path(os.environ["DEBUG_KEEP"]) / Path(made).name, dirs_exist_ok=True
-            )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

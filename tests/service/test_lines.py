@@ -177,7 +177,7 @@ def test_two_devices_encrypt_their_line_and_carry_frames_in_both_directions(lit:
 
 def test_keys_change_when_the_interval_is_over_and_not_before(street: Street) -> None:
     street.encrypt(msgspec.structs.replace(QUALITY, rekey_interval_s=1))
-    began, changes = street.now, []
+    began, changes = street.now, list[float]()
     while len(changes) < 2:
         street.turn()
         if street.active() == (len(changes) + 2,) * 2:
