@@ -29,6 +29,7 @@ from qsotn.service.identity_files import Credentialed
 
 PREFIX: Final = "/operations/v1"
 ANSWER_S: Final = 8.0
+CONNECTIONS: Final = 64
 PATIENCE_S: Final = 120.0
 """How long one order may remain unknown, and one procedure may run."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
@@ -157,11 +158,13 @@ async def connected(state: Path) -> AsyncIterator[Client]:
         sockets.append(socket.socket(*address[:3]))
         return sockets[-1]
 
-    connector = aiohttp.TCPConnector(ssl=tls.client(pomp), limit=32, keepalive_timeout=60, socket_factory=made)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield Client(pomp, list(load_record(state).urls(pomp)), session)
-    for one in sockets:
-        # A connection that timed out says goodbye, and would wait half a minute for the answer of one that is dead.
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-    await asyncio.sleep(0.1)
+    connector = aiohttp.TCPConnector(ssl=tls.client(pomp), limit=CONNECTIONS, keepalive_timeout=60, socket_factory=made)
+    try:
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield Client(pomp, list(load_record(state).urls(pomp)), session)
+    finally:
+        for one in sockets:
+            # A connection that timed out says goodbye, and would wait half a minute for an answer of one that is dead.
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        await asyncio.sleep(0.1)

@@ -103,15 +103,20 @@ class Load:
             number = next(self._devices)
             if self.made and number > self.made:
                 return
-            party, serial_number = _housed(number)
-            if not self.made:
-                await asyncio.to_thread(self.workshop.make, party, serial_number)
-            self._house(party, self.chance.choice(self.province.houses))
-            state = await self._order_device(party, serial_number)
+            state = await self.initialise(number)
             if state is State.COMPLETED and self.chance.random() < REVOKED:
+                party, _ = _housed(number)
                 name = party.partition("/")[2]
                 await self._do("revocation", party, "DELETE", f"/cpes/{name}?reason=stolen")
             await self._think()
+
+    async def initialise(self, number: int) -> State:
+        """Bring a housed device into service: odd ones are in Qingdao, even ones in Jinan."""
+        party, serial_number = _housed(number)
+        if number > self.made:
+            await asyncio.to_thread(self.workshop.make, party, serial_number)
+        self._house(party, self.chance.choice(self.province.houses))
+        return await self._order_device(party, serial_number)
 
     def _house(self, party: PartyId, house: str) -> None:
         self.housed[party] = house

@@ -138,6 +138,11 @@ class Province:
         return [name for name in self.commands if not name.startswith(("cpe/", "house-"))]
 
     @property
+    def replicated(self) -> list[PartyId]:
+        """The parties that have more than one process."""
+        return [PartyId(name.removesuffix(".2")) for name in self.platform if name.endswith(".2")]
+
+    @property
     def houses(self) -> list[str]:
         """The names of the houses."""
         return [f"house-{number}" for number in range(1, self.shape.houses + 1)]
@@ -217,6 +222,16 @@ class Province:
                 process.kill()
                 process.wait()
                 raise AssertionError(f"{name} did not stop:\n{self.tail(name)}") from None
+
+    def memory(self, name: str) -> int:
+        """How much memory a process has, in bytes (proc(5), VmRSS)."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        (resident,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(resident) * 1024
+
+    def descriptors(self, name: str) -> int:
+        """How many files and connections a process has open."""
+        return len(list(Path(f"/proc/{self.processes[name].pid}/fd").iterdir()))
 
     def signal(self, number: signal.Signals) -> None:
         """Send every process a signal."""

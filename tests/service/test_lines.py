@@ -177,13 +177,22 @@ def test_two_devices_encrypt_their_line_and_carry_frames_in_both_directions(lit:
 
 def test_keys_change_when_the_interval_is_over_and_not_before(street: Street) -> None:
     street.encrypt(msgspec.structs.replace(QUALITY, rekey_interval_s=1))
-    began, changes = street.now, list[float]()
-    while len(changes) < 2:
-        street.turn()
-        if street.active() == (len(changes) + 2,) * 2:
-            changes.append(street.now - began)
-    assert 0.5 < changes[0] < 1.5  # from when the line began, somewhat before
-    assert 1.0 <= changes[1] - changes[0] < 1.5
+    changes = []
+    for generation in (2, 3, 4):
+        street.until(partial(_both_use, street, generation), turns=800)
+        changes.append(street.now)
+    pauses = [later - earlier for earlier, later in zip(changes, changes[1:], strict=False)]
+    assert all(0.9 <= pause < PATIENCE_S for pause in pauses)
+    assert len(drawn(street)) == 4  # none was drawn that was not used
+
+
+def drawn(street: Street) -> list[int]:
+    with street.world.desk(CPE_A) as cpe:
+        return [kept.generation for kept in cpe.generations.values()]
+
+
+def _both_use(street: Street, generation: int) -> bool:
+    return street.active() == (generation, generation)
 
 
 def test_a_line_that_was_dark_for_a_while_gets_other_keys_and_loses_no_frame_over_them(lit: Street) -> None:

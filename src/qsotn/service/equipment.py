@@ -51,6 +51,11 @@ class Equipment:
         return any(self.terminal.slot(slot) is SlotState.ACTIVE for slot in range(SLOTS))
 
     @property
+    def confirming(self) -> bool:
+        """Whether a generation is installed that the far end has not confirmed yet."""
+        return any(self.terminal.slot(slot) is SlotState.ARMED for slot in range(SLOTS))
+
+    @property
     def authentic_multiframes(self) -> int:
         """How many multiframes were received under a key."""
         return sum(use.multiframes for use in self.terminal.counters().received_under.values())

@@ -189,7 +189,7 @@ class Line:
                 self._patience = min(2 * self._patience, LONGEST_PATIENCE_S)
                 self._last_rekey = now
             self._last_authentic = now
-        elif now - self._last_rekey >= equipment.rekey_interval_s:
+        elif now - self._last_rekey >= _interval(equipment):
             self._ask(equipment)
             self._last_rekey = self._last_authentic = now
 
@@ -223,6 +223,12 @@ class Line:
 def _confirming(equipment: Equipment) -> bool:
     """Whether there are keys that the far end has not confirmed yet."""
     return bool(equipment.installed) and not equipment.encrypting
+
+
+def _interval(equipment: Equipment) -> float:
+    """Seconds from one rekey to the next: newer keys would take the place of those that are just being confirmed."""
+    interval = equipment.rekey_interval_s
+    return max(interval, PATIENCE_S) if equipment.confirming else interval
 
 
 def _gap(equipment: Equipment) -> float:
