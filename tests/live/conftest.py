@@ -1,8 +1,8 @@
 """How long the loops of this folder run, and what they run on.
 
-    QSOTN_LIVE_SECONDS=300 pytest tests/live
+    QSOTN_LIVE_SECONDS=300 QSOTN_LIVE_SEED=7 pytest tests/live
 
-makes every loop of kills and faults run that long; without it each takes half a minute or less.
+makes every loop of kills and faults run that long, by that seed; without it each takes half a minute or less.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from tests.live.stores import Stores, postgresql_stores
 def live_seconds() -> float:
     """How long a loop runs."""
     return float(os.environ.get("QSOTN_LIVE_SECONDS", "20"))
+
+
+@pytest.fixture
+def live_seed() -> int:
+    """Who is killed, when, and what operators do meanwhile follows from this, as far as processes let it."""
+    return int(os.environ.get("QSOTN_LIVE_SEED", "5"))
 
 
 @pytest.fixture

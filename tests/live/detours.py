@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Self
 
 from tests.faults.loop_thread import LoopThread
 from tests.faults.proxy import FaultProxy
-from tests.faults.weather import Calm, Fault, Weather
+from tests.faults.weather import Calm, Fault, Storm, Weather
 from tests.live.province import Province
 
 from qsotn.app.record import RECORD
@@ -52,6 +53,12 @@ class Detours:
         for party in parties or self.proxies:
             for proxy in self.proxies[party]:
                 proxy.set(weather)
+
+    def storm(self, kind: Storm) -> None:
+        """Have a storm before every listener, each with its own times and its own faults."""
+        every = (proxy for proxies in self.proxies.values() for proxy in proxies)
+        for number, proxy in enumerate(every):
+            proxy.set(replace(kind, seed=1000 * kind.seed + number))
 
     def calm(self) -> None:
         """End all that happens to new connections, and to what comes next on those that are open."""

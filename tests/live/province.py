@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -190,12 +191,10 @@ class Province:
             self.start(name)
         self.wait_ready()
 
-    def wait_ready(self, names: Iterable[str] | None = None) -> None:
-        """Wait until processes are ready: all, if none are named."""
-        monitoring = {one.name: one.monitoring for one in programs(self.state, self.record, self.plan)}
-        waiting = [name for name in (self.processes if names is None else names) if name in monitoring]
+    def wait_ready(self) -> None:
+        """Wait until all are ready. Raises `AssertionError` for one that died, or is not ready in time."""
         end = time.monotonic() + READY_S
-        while waiting := [name for name in waiting if not is_ready(monitoring[name], 2.0)]:
+        while waiting := self.unready():
             dead = [name for name in waiting if self.processes[name].poll() is not None]
             assert not dead, f"{dead[0]} does not start:\n{self.tail(dead[0])}"
             assert time.monotonic() < end, f"{waiting} are not ready:\n{self.tail(waiting[0])}"
@@ -209,19 +208,39 @@ class Province:
         """Everything a process has said, in all its lives."""
         return self.log(name).read_text(errors="replace").splitlines()
 
+    def revive(self) -> Counter[str]:
+        """Start again whoever died by itself, as a supervisor does, until all are ready; return who died how often."""
+        died: Counter[str] = Counter()
+        end = time.monotonic() + READY_S
+        while (
+            dead := [name for name, process in self.processes.items() if process.poll() is not None] or self.unready()
+        ):
+            assert time.monotonic() < end, f"{dead} are not ready:\n{self.tail(dead[0])}"
+            for name in dead:
+                if self.processes[name].poll() is not None:
+                    died[name] += 1
+                    self.start(name)
+            time.sleep(0.2)
+        return died
+
+    def unready(self) -> list[str]:
+        """The services that do not say that they are ready."""
+        monitoring = {one.name: one.monitoring for one in programs(self.state, self.record, self.plan)}
+        return [name for name in self.processes if name in monitoring and not is_ready(monitoring[name], 2.0)]
+
     def stop(self, names: Iterable[str]) -> None:
-        """Stop processes as an operator does. Raises `AssertionError` for one that does not stop."""
+        """Stop processes as an operator does. Raises `AssertionError` for one that does not stop, or not in order."""
         stopping = {name: self.processes.pop(name) for name in list(names) if name in self.processes}
         for process in stopping.values():
             process.terminate()
         end = time.monotonic() + STOP_S
         for name, process in stopping.items():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise AssertionError(f"{name} did not stop:\n{self.tail(name)}") from None
+            ended = process.poll()
+            process.kill()
+            process.wait()
+            assert ended == 0, f"{name} did not stop in order ({ended}):\n{self.tail(name)}"
 
     def memory(self, name: str) -> int:
         """How much memory a process has, in bytes (proc(5), VmRSS)."""
@@ -247,12 +266,13 @@ class Province:
             assert time.monotonic() < end, "a process does not stop"
             time.sleep(0.01)
 
-    def kill(self) -> None:
-        """Kill every process."""
-        self.signal(signal.SIGKILL)
-        for process in self.processes.values():
+    def kill(self, names: Iterable[str] | None = None) -> None:
+        """Kill processes: all, if none are named."""
+        killed = [self.processes.pop(name) for name in list(self.processes if names is None else names)]
+        for process in killed:
+            process.kill()
+        for process in killed:
             process.wait()
-        self.processes.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -38,8 +38,7 @@ def test_the_work_of_replicas_that_die_is_finished_by_the_others(folder: Path) -
         with LoadThread(load) as thread:
             thread.until(lambda: load.procedures >= 2 and len(under_way(pomp)) >= AT_WORK, PATIENCE_S)
             killed = [load.chance.choice((party, f"{party}.2")) for party in province.replicated]
-            for name in killed:
-                province.processes.pop(name).kill()
+            province.kill(killed)
             died, left = time.monotonic(), under_way(pomp)
             assert len(left) >= AT_WORK / 2
             thread.until(lambda: not left & under_way(pomp), PATIENCE_S)

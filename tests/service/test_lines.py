@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -181,7 +182,7 @@ def test_keys_change_when_the_interval_is_over_and_not_before(street: Street) ->
     for generation in (2, 3, 4):
         street.until(partial(_both_use, street, generation), turns=800)
         changes.append(street.now)
-    pauses = [later - earlier for earlier, later in zip(changes, changes[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(changes)]
     assert all(0.9 <= pause < PATIENCE_S for pause in pauses)
     assert len(drawn(street)) == 4  # none was drawn that was not used
 

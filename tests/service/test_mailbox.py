@@ -208,6 +208,25 @@ def test_a_question_that_is_given_up_takes_nothing(ready: World) -> None:
     told(office, story)
 
 
+@pytest.mark.parametrize("ticks", range(5))
+def test_a_question_that_is_given_up_in_the_very_moment_mail_comes_takes_nothing(ready: World, ticks: int) -> None:
+    office = Office(ready)
+
+    async def story() -> None:
+        waiting = await asked(office)
+        before = office.desk.store.calls.count("lease")
+        office.box.wake([DEVICE])
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        given_up = waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert given_up
+        assert waiting.cancelled()
+        assert office.desk.store.calls.count("lease") <= before + (ticks > 1)
+
+    told(office, story)
+
+
 def test_mail_that_another_process_left_is_found_soon(ready: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailboxes, "LOOK_S", 0.05)
     clock = RunningClock()

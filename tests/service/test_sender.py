@@ -305,6 +305,22 @@ def test_a_defect_on_one_way_does_not_close_it(ready: World, quick: None) -> Non
     told(post, story)
 
 
+@pytest.mark.parametrize("ticks", range(5))
+def test_stopping_in_the_very_moment_something_falls_due_stops_it(ready: World, ticks: int) -> None:
+    post = Post(ready)
+
+    async def story() -> None:
+        await post.start()
+        await asyncio.sleep(0.02)
+        post.sender.look_soon()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(post.sender.stop(), 1)
+        await post.desk.worker.stop()
+
+    run(story())
+
+
 # --- two senders ------------------------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,10 @@ class Mailbox:
             mail = await self._lease(device, limit, received)
             if mail or not wait_s:
                 return mail
+            # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await arrived.wait()
             return await self._lease(device, limit) if self._waiting.get(device) is arrived else ()
         finally:
             if self._waiting.get(device) is arrived:

@@ -6,9 +6,10 @@ ladders, steps, states, error classes. Identifiers go into logs and spans; keys 
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Final, Protocol
+from typing import Final, Protocol, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,6 +21,18 @@ from qsotn.service.config import LogSection
 
 STEP_SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _log = structlog.get_logger("party")
+
+
+class StandardError(io.TextIOBase):
+    """Standard error as it is when a line is written, not as it was when logging was configured."""
+
+    def write(self, text: str) -> int:
+        """Write to whatever is standard error now."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush whatever is standard error now."""
+        sys.stderr.flush()
 
 
 def configure_logging(section: LogSection, party: str) -> None:
@@ -41,7 +54,7 @@ def configure_logging(section: LogSection, party: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, section.level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", StandardError())),
         cache_logger_on_first_use=True,
     )
 

@@ -135,7 +135,9 @@ class Sender:
     async def _sweep(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._sweep_due.wait(), SWEEP_S)
+                # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes with what it waits for.
+                async with asyncio.timeout(SWEEP_S):
+                    await self._sweep_due.wait()
                 await asyncio.sleep(SOONEST_SWEEP_S)
             except TimeoutError:
                 pass  # nothing was said to be due, and a look is due all the same
