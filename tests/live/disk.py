@@ -15,6 +15,13 @@ from typing import Final, Self
 
 SIZE: Final = 512 * 1024 * 1024
 OPTIONS: Final = "loop,commit=300,noatime"
+SEARCHED: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where a system's own tools are; a user's PATH may leave some out."""
+
+
+def can_mount() -> bool:
+    """Whether this user can mount an image at all."""
+    return os.geteuid() == 0 and Path("/dev/loop-control").exists()
 
 
 class Disk:
@@ -57,7 +64,3 @@ class Disk:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": SEARCHED})
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
-
-
-SEARCHED: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where a system's own tools are; a user's PATH may leave some out."""

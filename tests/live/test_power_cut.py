@@ -10,15 +10,18 @@ Needs root and loop devices (`tests.live.disk`).
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.live import receipts
-from tests.live.disk import Disk
+from tests.live.disk import Disk, can_mount
 from tests.live.harness import check_run
 from tests.live.load import Load, LoadThread
 from tests.live.province import Province, Shape
 from tests.live.stores import Stores
 
+pytestmark = pytest.mark.skipif(not can_mount(), reason="only root can mount a loop device, where there are some")
 PROCEDURES, MORE_S = 8, 1.0
 """How many end before the cut, and how much later it is at most."""
 PATIENCE_S = 120.0
@@ -55,7 +58,7 @@ def test_what_was_acknowledged_survives_a_power_cut_and_goes_on(folder: Path) ->
 
 
 def test_without_waiting_for_the_disk_the_same_cut_loses_what_was_acknowledged(folder: Path) -> None:
-    relaxed = Shape(pairs=1, houses=1, program="tests.live.relaxed")
+    relaxed = replace(SHAPE, program="tests.live.relaxed")
     with Disk(folder) as disk, Province(disk.path, Stores(), relaxed) as province:
         load = Load(province, seed=11, made=24)
         province.begin()

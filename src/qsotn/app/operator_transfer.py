@@ -157,7 +157,8 @@ class Passage:
     async def _wait(self) -> None:
         """Let others run until a frame comes, or for a moment."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), _TURN_S)
+            async with asyncio.timeout(_TURN_S):
+                await self._arrived.wait()
 
     def _how_far(self) -> str:
         return f"{self.sender.acknowledged} of {self.sender.size} bytes and {self._completed} key changes are through"
