@@ -41,7 +41,10 @@ class Load:
     """How many stories of devices; there is one of a line for each pair of devices."""
     made: int = 0
     """Devices made beforehand; where there are some, no others are made, and the stories of devices end with them."""
-    thinking_s: tuple[float, float] = (0.0, 0.3)
+    thinking_s: float = 0.3
+    """The longest pause before a story's next order."""
+    leasing_s: float = 0.3
+    """The same in a story of a line. A key file has 64 entries: at a pace of 1/20 of the whole time they last."""
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Procedures by ladder, and by COMPLETED or what they failed with."""
     housed: dict[PartyId, str] = field(default_factory=dict)
@@ -108,7 +111,7 @@ class Load:
                 party, _ = _housed(number)
                 name = party.partition("/")[2]
                 await self._do("revocation", party, "DELETE", f"/cpes/{name}?reason=stolen")
-            await self._think()
+            await self._think(self.thinking_s)
 
     async def initialise(self, number: int) -> State:
         """Bring a housed device into service: odd ones are in Qingdao, even ones in Jinan."""
@@ -138,19 +141,19 @@ class Load:
         for cpe in pair:
             serial_number = self.province.plan.serial_numbers[cpe]
             while await self._order_device(cpe, serial_number) is not State.COMPLETED and not self._stopping:
-                await self._think()
+                await self._think(self.leasing_s)
         while not self._stopping:
             line = f"line-{number}-{next(self._lines)}"
             ordered = {"line": line, "account": ACCOUNT, "cpe_a": pair[0], "cpe_b": pair[1], **QUALITY}
             if await self._do("leased-line", line, "POST", "/lines", ordered) is State.COMPLETED:
                 await self._serve(line)
-            await self._think()
+            await self._think(self.leasing_s)
 
     async def _serve(self, line: str) -> None:
         for _ in range(self.chance.randint(1, 3)):
             if not self._stopping:
                 await self._do("rekey-order", line, "POST", f"/lines/{line}/rekeys")
-                await self._think()
+                await self._think(self.leasing_s)
         while not self._stopping:
             if await self._do("deletion", line, "DELETE", f"/lines/{line}") is State.COMPLETED:
                 return
@@ -166,8 +169,10 @@ class Load:
         self.ended[kind, failure or state] += 1
         return state
 
-    async def _think(self) -> None:
-        await asyncio.sleep(self.chance.uniform(*self.thinking_s))
+    async def _think(self, longest_s: float) -> None:
+        end = time.monotonic() + self.chance.uniform(0, longest_s)
+        while time.monotonic() < end and not self._stopping:
+            await asyncio.sleep(0.05)
 
 
 def _housed(number: int) -> tuple[PartyId, str]:

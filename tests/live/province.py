@@ -109,8 +109,6 @@ class Province:
             self.edit(f"{role}-*/service*.toml", "waiting = 1024", f"waiting = {waiting}")
         stock(self.state, self.plan, stores, shape.keys_an_end)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.started: dict[str, float] = {}
-        """When each process was last started; seconds of the monotonic clock."""
 
     def edit(self, pattern: str, old: str, new: str) -> None:
         """Replace a text in the configurations of some parties."""
@@ -176,7 +174,6 @@ class Province:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.started[name] = time.monotonic()
         return self.processes[name]
 
     def log(self, name: str) -> Path:
@@ -286,8 +283,10 @@ class Province:
 
     def told(self) -> str:
         """What is not at an end, and the last words of every process: for who reads a failure."""
-        said = "\n\n".join(f"--- {name}\n{self.tail(name)}" for name in self.processes)
-        return "\n".join([*unrest(self.places()), said])
+        said = [f"--- {name}\n{self.tail(name)}" for name in self.processes]
+        with suppress(Exception):  # there is a failure to be told already, and a store may be what failed
+            said += unrest(self.places())
+        return "\n\n".join(said)
 
 
 def _runs(pid: int) -> bool:

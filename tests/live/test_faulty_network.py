@@ -58,7 +58,7 @@ def test_in_a_storm_nothing_is_lost_done_twice_or_left_undone(
         detours = Detours(province)
         with DetourThread(detours):
             province.begin()
-            load = Load(province, live_seed)
+            load = Load(province, live_seed, leasing_s=live_seconds / 20)
 
             def storm(thread: LoadThread) -> None:
                 detours.storm(replace(STORM, seed=live_seed))

@@ -25,8 +25,8 @@ from tests.postgresql import PostgresServer
 
 KILLS_A_SECOND = 0.4
 LONGEST_DOWNTIME_S = 1.5
-KEYS_A_SECOND = 64
-"""At each end of a link: a key file has so many, and about one device a second comes into service."""
+KEYS_A_SECOND = 128
+"""At each end of a link: two key files."""
 SERVER = "postgresql"
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def test_killed_again_and_again_no_process_leaves_anything_undone(
         folder, stores, Shape(replicas=replicas, keys_an_end=KEYS_A_SECOND * int(16 + live_seconds))
     ) as province:
         province.begin()
-        victims, load = Victims(province), Load(province, live_seed)
+        victims, load = Victims(province), Load(province, live_seed, leasing_s=live_seconds / 20)
         plan = Plan(live_seed, KILLS_A_SECOND, downtime_s=(0.0, LONGEST_DOWNTIME_S))
         killer = Killer(victims.processes(), victims.start, plan)
         died: Counter[str] = Counter()
