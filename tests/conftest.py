@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from tests.world import Faults, World, Worlds, make_worlds
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command that ran within a test set up for its own log."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

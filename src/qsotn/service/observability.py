@@ -55,7 +55,6 @@ def configure_logging(section: LogSection, party: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, section.level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", StandardError())),
-        cache_logger_on_first_use=True,
     )
 
 
