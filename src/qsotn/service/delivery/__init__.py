@@ -1,0 +1,1 @@
+"""Key delivery to SAEs: ready keys from a key store, across two key managers, by ETSI GS QKD 014."""
