@@ -38,7 +38,8 @@ class KeyDelivery(Protocol):
     async def reserve(self, master: str, slaves: Sequence[str], number: int, size: int) -> Sequence[ReadyKey]:
         """Give new keys to a master SAE; they wait durably for every slave before it is answered.
 
-        Raises `WrongParty`, `Refusal` UNKNOWN_SAE, BAD_REQUEST, KEY_SHORTAGE, FAR_END_SILENT; `Overloaded`, `StoreError`.
+        Raises `WrongParty`; `Refusal` UNKNOWN_SAE, BAD_REQUEST, KEY_SHORTAGE, FAR_END_SILENT; `Overloaded`,
+        `StoreError`.
         """
 
     async def collect(self, slave: str, master: str, key_ids: Sequence[KeyId]) -> Sequence[ReadyKey]:
