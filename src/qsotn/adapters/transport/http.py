@@ -12,19 +12,18 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import aiohttp
 import cbor2
+import httptools
 import msgspec
 
+from qsotn.adapters.transport.exchange import Exchanges, Response
 from qsotn.domain import PartyId
 from qsotn.errors import LineError, PeerError
 
 CBOR_SEQUENCE: Final = "application/cbor-seq"
 """RFC 8742; here every item is a byte string."""
-CONNECT_S, ANSWER_S = 5.0, 15.0
+ANSWER_S: Final = 15.0
 MAILBOX_WAIT_S: Final = 20
-KEPT_ALIVE_S: Final = 60.0
-LARGEST_ANSWER: Final = 16 * 1024 * 1024
 _ACCEPTED, _OK, _NOTHING, _UNAVAILABLE = 202, 200, 204, 503
 
 
@@ -61,9 +60,7 @@ class HttpPeer:
 
     def __init__(self, party: PartyId, urls: Sequence[str], context: Callable[[], ssl.SSLContext]) -> None:
         self.party = party
-        self._urls = list(urls)
-        self._context = context
-        self._session: aiohttp.ClientSession | None = None
+        self._ways = [(url, Exchanges(url, context)) for url in urls]
 
     async def send(self, interface: str, datagrams: Sequence[bytes]) -> tuple[Receipt, ...]:
         """Hand over datagrams of one interface; return a receipt for each. Raises `LineError`."""
@@ -120,41 +117,26 @@ class HttpPeer:
         self, method: str, path: str, body: bytes | None, patience: float, kind: str = CBOR_SEQUENCE
     ) -> tuple[int, bytes]:
         failure = LineError(f"no address of {self.party} is known")
-        for _ in range(len(self._urls)):
+        for _ in range(len(self._ways)):
+            url, way = self._ways[0]
             try:
-                return await self._ask(method, self._urls[0] + path, body, patience, kind)
+                return self._whole(await way.request(method, path, body, kind, patience))
             except LineError as error:
                 failure = error
-            except (TimeoutError, aiohttp.ClientError, OSError, PeerError) as error:
-                failure = LineError(f"{self.party} at {self._urls[0]} gave no answer: {type(error).__name__} {error}")
-            self._urls.append(self._urls.pop(0))
+            except (TimeoutError, OSError, PeerError, httptools.HttpParserError) as error:
+                failure = LineError(f"{self.party} at {url} gave no answer: {type(error).__name__} {error}")
+            self._ways.append(self._ways.pop(0))
         raise failure
 
-    async def _ask(self, method: str, url: str, body: bytes | None, patience: float, kind: str) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=patience, connect=CONNECT_S)
-        headers = {} if body is None else {"Content-Type": kind}
-        session = self._opened()
-        async with session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
-            answer = bytearray()
-            async for chunk in response.content.iter_any():
-                answer += chunk
-                if len(answer) > LARGEST_ANSWER:
-                    raise LineError(f"{self.party} answered with more than {LARGEST_ANSWER} bytes")
-            if response.status == _UNAVAILABLE:
-                raise Unavailable(f"{self.party} is not available now", _seconds(response.headers.get("Retry-After")))
-            return response.status, bytes(answer)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._context(), limit=8, keepalive_timeout=KEPT_ALIVE_S)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
+    def _whole(self, response: Response) -> tuple[int, bytes]:
+        if response.status == _UNAVAILABLE:
+            raise Unavailable(f"{self.party} is not available now", _seconds(response.headers.get("retry-after")))
+        return response.status, response.body
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for _, way in self._ways:
+            await way.close()
 
 
 def _numbered(answer: bytes) -> list[tuple[int, bytes]]:
