@@ -71,8 +71,11 @@ class Equipment:
             under_way = leased_line.keys_under_way(Work(cpe.desk), self.line)
         return in_service and not waiting and under_way is None
 
-    def take_keys(self) -> None:
-        """Install what was delivered and fits a free slot; erase what came too late to be installed at all."""
+    def take_keys(self) -> bool:
+        """Install what was delivered and fits a free slot; erase what came too late to be installed at all.
+
+        Say whether anything was installed.
+        """
         with self.node.desk() as cpe:
             ready = [kept for kept in self._newest_of_each_slot(cpe) if self._make_room(cpe, kept)]
             keys = {kept.generation: cpe.install(kept) for kept in ready}
@@ -84,6 +87,7 @@ class Equipment:
             self._newest = kept.generation
             for _, secret in keys[kept.generation].values():
                 secret.erase()
+        return bool(ready)
 
     def _newest_of_each_slot(self, cpe: Cpe) -> list[SessionKeys]:
         """Return what was delivered, oldest first; two that want one slot would both be taken out of the store."""

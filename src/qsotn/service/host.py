@@ -32,6 +32,7 @@ from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.service.collector import Collector
 from qsotn.service.config import SQLITE, ServiceConfiguration
+from qsotn.service.doorbell import Doorbell
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Readiness
 from qsotn.service.http.health import Monitoring
@@ -147,7 +148,8 @@ class Host:
         limit = self._configuration.limits.waiting
         if self._line is None:
             return DeskWorker(self._open_node, limit)
-        return DeskWorker(self._open_node, limit, self._line.idle, self._line.before)
+        line = self._line
+        return DeskWorker(self._open_node, limit, line.idle, line.before, Doorbell(line.ports))
 
     def _open_node(self) -> tuple[Node, Store]:
         configuration, folder = self._configuration, self._configuration.state

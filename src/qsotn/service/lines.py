@@ -35,9 +35,12 @@ _SO_RCVBUFFORCE: Final = 33
 BURST: Final = 8
 """Multiframes in one turn, so that messages wait no longer than these take."""
 FRAMES_A_TURN: Final = 256
-IDLE_S, CONFIRMING_S, NO_LINE_S = 0.1, 0.02, 0.25
-"""Between two multiframes that carry nothing, in service and while keys are being confirmed; between two looks for a
-line when nothing changed."""
+IDLE_S, KEYLESS_S, NO_LINE_S = 0.1, 1.0, 5.0
+"""Between two multiframes that carry nothing, with a key and without one; between two looks for a line when nothing
+changed."""
+MOST_ANSWERS: Final = 256
+"""Multiframes that answer the far end's at once while keys are being confirmed, for each new key: a proof takes some
+twenty, and two ends that hold different keys must not keep each other busy for ever."""
 PATIENCE_S, LONGEST_PATIENCE_S = 3.0, 60.0
 """How long nothing authentic may arrive until new keys are asked for: several times what two proofs in GCC1 take to
 cross. Each time that it did not help it becomes twice as long, since it cost two keys and an entry of a key file."""
@@ -65,7 +68,7 @@ class Line:
         self._pending = b""
         self._last_sent = self._last_rekey = self._last_authentic = 0.0
         self._patience = PATIENCE_S
-        self._authentic = self._frames = 0
+        self._authentic = self._frames = self._answers = 0
         self._recorded = (0, 0)
 
     @property
@@ -93,11 +96,16 @@ class Line:
             return NO_LINE_S
         received = self._receive(equipment)
         # Proofs of possession cross as fast as both ends answer each other, and no faster than either can.
-        answer = received and _confirming(equipment)
+        answer = received and equipment.confirming and self._may_answer()
         busy = received | self._exchange_with_client(equipment) | self._transmit(equipment, answer=answer)
         equipment.take_events()
         self._keep_keyed(equipment)
         return 0.0 if busy else _gap(equipment)
+
+    @property
+    def ports(self) -> tuple[socket.socket, socket.socket]:
+        """What frames arrive at: the fibre and the client."""
+        return self._fibre, self._client
 
     # --- which line -------------------------------------------------------------------------------------------------
 
@@ -108,8 +116,9 @@ class Line:
             self._stop(self._equipment)
         if self._equipment is None and served is not None:
             self._begin(node, served)
-        if self._equipment is not None:
-            self._equipment.take_keys()
+        if self._equipment is not None and self._equipment.take_keys():
+            self._answers = MOST_ANSWERS
+            self._last_sent = 0.0
         self._seen = node.changes
 
     def _begin(self, node: Node, line: LineId) -> None:
@@ -178,6 +187,10 @@ class Line:
             self._last_sent, sent = now, sent + 1
         return bool(equipment.terminal.waiting) and equipment.encrypting
 
+    def _may_answer(self) -> bool:
+        self._answers -= 1
+        return self._answers >= 0
+
     # --- keys -------------------------------------------------------------------------------------------------------
 
     def _keep_keyed(self, equipment: Equipment) -> None:
@@ -220,11 +233,6 @@ class Line:
             self._recorded = carried
 
 
-def _confirming(equipment: Equipment) -> bool:
-    """Whether there are keys that the far end has not confirmed yet."""
-    return bool(equipment.installed) and not equipment.encrypting
-
-
 def _interval(equipment: Equipment) -> float:
     """Seconds from one rekey to the next: newer keys would take the place of those that are just being confirmed."""
     interval = equipment.rekey_interval_s
@@ -232,8 +240,8 @@ def _interval(equipment: Equipment) -> float:
 
 
 def _gap(equipment: Equipment) -> float:
-    """Seconds between two multiframes that carry no client frames: shorter while keys are being confirmed."""
-    return CONFIRMING_S if _confirming(equipment) else IDLE_S
+    """Seconds between two multiframes that carry no client frames."""
+    return IDLE_S if equipment.installed else KEYLESS_S
 
 
 class Offered(Enum):

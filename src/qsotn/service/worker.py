@@ -25,6 +25,7 @@ from qsotn.errors import LocalError, QsotnError, StoreConflict, StoreError
 from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
+from qsotn.service.doorbell import Doorbell
 
 T = TypeVar("T")
 
@@ -90,12 +91,18 @@ class DeskWorker:
         limit: int,
         idle: Idle = _never,
         before: Callable[[Node], None] | None = None,
+        doorbell: Doorbell | None = None,
     ) -> None:
-        """`before` is called ahead of every batch of datagrams, in the desk thread."""
+        """`before` is called ahead of every batch of datagrams, in the desk thread.
+
+        With a `doorbell`, the thread also wakes, and `idle` is called, when a socket of its can be read, and `idle`
+        follows every batch too: what a message brought, the line looks at without delay.
+        """
         self._open_node = open_node
         self._limit = limit
         self._idle = idle
         self._before = before
+        self._doorbell = doorbell
         self._waiting: deque[_Datagrams | _Call] = deque()
         self._at_work: list[_Datagrams | _Call] = []
         self._count = 0
@@ -124,8 +131,10 @@ class DeskWorker:
         """Finish what waits, and close the store."""
         with self._condition:
             self._stopping = True
-            self._condition.notify()
+            self._wake()
         await asyncio.to_thread(self._thread.join)
+        if self._doorbell is not None:
+            self._doorbell.close()
 
     async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
         """Take datagrams that `bearer` handed over; the result says which of them are durable here.
@@ -163,7 +172,13 @@ class DeskWorker:
                 raise Overloaded(f"{self._count} things wait at this desk already; the limit is {self._limit}")
             self._waiting.append(job)
             self._count += weight
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._doorbell is None:
             self._condition.notify()
+        else:
+            self._doorbell.ring()
 
     # --- in the desk thread -----------------------------------------------------------------------------------------
 
@@ -195,6 +210,7 @@ class DeskWorker:
     def _work(self, node: Node) -> None:
         due = time.monotonic()
         while True:
+            arrived = self._sleep(due - time.monotonic())
             jobs = self._next_jobs(due - time.monotonic())
             if jobs is None:
                 return
@@ -203,14 +219,20 @@ class DeskWorker:
                 self._do(node, jobs[0])
             elif jobs:
                 self._take(node, [job for job in jobs if isinstance(job, _Datagrams)])
-            if time.monotonic() >= due:
+            if arrived or (jobs and self._doorbell is not None) or time.monotonic() >= due:
                 due = time.monotonic() + self._idle(node)
                 self._hand_out(node, lambda: None)
+
+    def _sleep(self, patience: float) -> bool:
+        """With a doorbell, sleep on it while nothing waits; say whether frames arrived."""
+        if self._doorbell is None:
+            return False
+        return self._doorbell.wait(0 if self._waiting or self._stopping else patience)
 
     def _next_jobs(self, patience: float) -> list[_Datagrams | _Call] | None:
         """Return one call, or all datagrams that have gathered; nothing after `patience` seconds; None at the end."""
         with self._condition:
-            if not self._waiting and not self._stopping and patience > 0:
+            if not self._waiting and not self._stopping and patience > 0 and self._doorbell is None:
                 self._condition.wait(patience)
             if not self._waiting:
                 return None if self._stopping else []

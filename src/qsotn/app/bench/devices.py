@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from qsotn.runtime.batch import Accepted
 from qsotn.runtime.node import Observer
 from qsotn.service.collector import Collector
 from qsotn.service.config import TlsSection
+from qsotn.service.doorbell import Doorbell
 from qsotn.service.host import now_us
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.installation import (
@@ -53,6 +54,8 @@ from qsotn.service.worker import DeskWorker
 BACKDATED: Final = dt.timedelta(minutes=5)
 LIFETIME: Final = dt.timedelta(days=1)
 PATIENCE_S: Final = 180.0
+WAITING: Final = 256
+"""How much may wait at a device's desk."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Device:
         self._loop = asyncio.get_running_loop()
         self._completed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         opened = partial(_open, workshop, party, self)
-        self.worker = DeskWorker(opened, 256) if line is None else DeskWorker(opened, 256, line.idle, line.before)
+        self.worker = _worker(opened, line)
         tls = workshop.tls(party)
         self._peer = HttpPeer(workshop.pmp, workshop.urls, lambda: tls.client(workshop.pmp))
         self.sender = Sender(self.worker, lambda _: self._peer)
@@ -182,6 +185,12 @@ class Device:
     async def _until_sent(self) -> None:
         while await self.worker.call(Node.settle):
             await asyncio.sleep(0.01)
+
+
+def _worker(opened: Callable[[], tuple[Node, Store]], line: Line | None) -> DeskWorker:
+    if line is None:
+        return DeskWorker(opened, WAITING)
+    return DeskWorker(opened, WAITING, line.idle, line.before, Doorbell(line.ports))
 
 
 def _open(workshop: Workshop, party: PartyId, observer: Observer) -> tuple[Node, Store]:
