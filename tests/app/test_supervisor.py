@@ -53,6 +53,11 @@ class Stage:
         run = command(port, behaviour, name, self.order)
         return Program(name, run, log, f"127.0.0.1:{port}", f"https://127.0.0.1:{port}", "sqlite", stage)
 
+    def has_begun(self, number: int) -> bool:
+        """Whether a program came as far as its first word: what is stopped before has no last one."""
+        log = self._folder / "log" / f"{number}.log"
+        return log.exists() and f"part/{number} begins" in log.read_text()
+
     def stopped(self) -> list[str]:
         """Who was asked to stop, in that order."""
         return self.order.read_text().splitlines() if self.order.exists() else []
@@ -159,7 +164,7 @@ def test_what_is_never_ready_is_named_in_the_end(stage: Stage) -> None:
 
 def test_a_wish_to_stop_ends_the_start(stage: Stage) -> None:
     with stage.supervisor("ready", "unready") as supervisor:
-        assert not supervisor.start(lambda ready, _: ask_to_stop() if ready else None)
+        assert not supervisor.start(lambda ready, _: ask_to_stop() if ready and stage.has_begun(1) else None)
     assert stage.stopped() == ["part/1", "part/0"]
 
 

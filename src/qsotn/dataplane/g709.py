@@ -126,10 +126,13 @@ class Framer:
         self._overhead = _constant_overhead(trace)
         self._mfas = 0
         self._parity = np.zeros(2, np.uint8)
+        # Kept from call to call: everything but the FEC columns, which stay zero, is written anew each time.
+        self._frames: Bytes = np.zeros((FRAMES, ROWS, COLUMNS), np.uint8)
+        self._scrambled: Bytes = np.empty_like(self._frames)
 
     def build(self, content: Content, backward: Sequence[Backward]) -> bytes:
         """Return four scrambled OTU frames, `MULTIFRAME_SIZE` bytes; `backward` has one entry a frame."""
-        frames = np.zeros((FRAMES, ROWS, COLUMNS), np.uint8)
+        frames = self._frames
         frames[:, :, :16] = self._overhead[self._mfas : self._mfas + FRAMES]
         if self._mfas == 0:
             frames[0, 3, 14] = content.payload_type
@@ -140,7 +143,7 @@ class Framer:
         frames[:, 2, 11] = [entry.path_byte() for entry in backward]
         self._insert_parity(frames)
         self._mfas = (self._mfas + FRAMES) % 256
-        return scramble_otu(frames).tobytes()
+        return scramble_otu(frames, self._scrambled).tobytes()
 
     def _insert_parity(self, frames: Bytes) -> None:
         parity = np.concatenate((self._parity, parity_bip8(frames)))

@@ -10,6 +10,7 @@ delivered; whatever is cut by a gap is dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
@@ -193,15 +194,16 @@ def _skip_idles(stream: bytes, position: int) -> int:
     return position
 
 
-def _core_headers(stream: bytes, position: int) -> list[int]:
-    """Return all octets from `position` on where a core header without errors begins."""
+def _core_headers(stream: bytes, position: int) -> Iterator[int]:
+    """Yield all octets from `position` on where a core header without errors begins: mostly the first will do."""
     if len(stream) - position < _CORE:
-        return []
+        return
     octets = np.frombuffer(stream, np.uint8, offset=position).astype(np.uint32)
     words = octets[:-3] << 24 | octets[1:-2] << 16 | octets[2:-1] << 8 | octets[3:]
     words ^= np.uint32(CORE_HEADER_MASK)
     valid = _crc16_of_words()[words >> np.uint32(16)] == words & np.uint32(0xFFFF)
-    return [position + int(place) for place in np.flatnonzero(valid)]
+    for place in np.flatnonzero(valid):
+        yield position + int(place)
 
 
 @cache

@@ -81,9 +81,9 @@ def parity_bip8(frames: Bytes) -> Bytes:
     return words.astype(np.uint8) ^ overhead
 
 
-def scramble_otu(frames: Bytes) -> Bytes:
-    """Scramble, or descramble, OTU frames of the shape (n, 4, 4080) into a new array (G.709 clause 11.2)."""
-    scrambled = np.empty(frames.shape, np.uint8)
+def scramble_otu(frames: Bytes, out: Bytes | None = None) -> Bytes:
+    """Scramble, or descramble, OTU frames of the shape (n, 4, 4080) into another array (G.709 clause 11.2)."""
+    scrambled = np.empty(frames.shape, np.uint8) if out is None else out
     np.bitwise_xor(frames.view(np.uint64), _OTU_PAD, out=scrambled.view(np.uint64))
     return scrambled
 

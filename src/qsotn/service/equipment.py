@@ -58,7 +58,7 @@ class Equipment:
     @property
     def authentic_multiframes(self) -> int:
         """How many multiframes were received under a key."""
-        return sum(use.multiframes for use in self.terminal.counters().received_under.values())
+        return self.terminal.authentic_multiframes
 
     @property
     def may_ask(self) -> bool:

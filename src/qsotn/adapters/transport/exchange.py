@@ -42,17 +42,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Response] | None = None
-        self._begin_response()
         self.usable = False
         self.idle_since = 0.0
         self.lost = asyncio.Event()
-
-    def _begin_response(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._head_bytes = 0
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -78,6 +72,12 @@ class Connection(asyncio.Protocol):
 
     # --- httptools --------------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """Begin an answer."""
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._head_bytes = 0
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header. Raises `LineError` beyond the limit."""
         self._head_bytes += len(name) + len(value)
@@ -95,7 +95,6 @@ class Connection(asyncio.Protocol):
         """Hand the answer over; the next exchange may begin. What is no final answer (1xx) is passed over."""
         status = self._parser.get_status_code()
         if status < 200:
-            self._begin_response()
             return
         answer, self._answer = self._answer, None
         if answer is None:
@@ -109,7 +108,6 @@ class Connection(asyncio.Protocol):
 
     def exchange(self, request: bytes) -> asyncio.Future[Response]:
         """Send a request; the future brings its answer, or why there is none."""
-        self._begin_response()
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answer

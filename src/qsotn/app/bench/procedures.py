@@ -199,7 +199,7 @@ class _Bench:
 
     async def _begin_pair(self, number: int) -> Pair:
         stack, devices = contextlib.AsyncExitStack(), []
-        ports = [_free_udp_port() for _ in range(4)]
+        ports = _free_udp_ports(4)
         for at, (own, far, client) in enumerate(((0, 1, 2), (1, 0, 3))):
             line = Line(LineSection(ports[own], ports[far], ports[client]))
             stack.callback(line.close)
@@ -319,7 +319,10 @@ def _result(
     )
 
 
-def _free_udp_port() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+def _free_udp_ports(number: int) -> list[str]:
+    """Return addresses that are free and differ: all are held until the last one is found."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
