@@ -125,7 +125,7 @@ def test_requests_at_once_have_connections_of_their_own_and_no_more_than_allowed
     async def story(exchanges: Exchanges) -> list[Response]:
         return list(await asyncio.gather(*(ask(exchanges) for _ in range(3 * exchange.MOST_CONNECTIONS))))
 
-    script = Script([OK] * 3 * exchange.MOST_CONNECTIONS)
+    script = Script([*([OK] * 3 * exchange.MOST_CONNECTIONS)])
     assert {answer.body for answer in play(ends, script, story)} == {b"ok"}
     assert 1 < script.connections <= exchange.MOST_CONNECTIONS
 
