@@ -6,10 +6,10 @@ whether that was carried out is unknown, and the error says so. Repeating is saf
 recognised: the same datagram is answered from the outbox, a receipt is written twice, an order has a name of its own.
 
 *Looking for mail* is not serialisable work. Two replicas that lease due datagrams read and change the same end of the
-same index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease, or with what a
-collector has received, therefore runs READ COMMITTED, takes the datagrams row by row and skips those that another holds
-(SKIP LOCKED): nobody waits, nobody fails, and since a row is looked at again once it is locked, nobody gets what another
-has just taken. Such a transaction concerns the outbox alone; it is refused everything else.
+same index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease, or with what
+a collector has received, therefore runs READ COMMITTED, takes the datagrams row by row and skips those that another
+holds (SKIP LOCKED): nobody waits, nobody fails, and since a row is looked at again once it is locked, nobody gets what
+another has just taken. Such a transaction concerns the outbox alone; it is refused everything else.
 
 *Receipts* usually come first in a transaction that goes on to handle datagrams. They are kept until it is known whether
 a lease or work follows, and are written without looking (`DELIVERED`).
