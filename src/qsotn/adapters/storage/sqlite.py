@@ -11,6 +11,7 @@ file, and none can read what another is about to change. One that does not get i
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,13 +108,26 @@ class SqliteStore:
             raise
 
     def _prepare(self, synchronous: str) -> None:
-        (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        mode = self._journal_mode()
         if mode != "wal":
             raise StoreError(f"{self._path} cannot have a write-ahead log (its journal mode stays {mode})")
         self._connection.execute(f"PRAGMA synchronous={synchronous}")
         self._connection.execute("PRAGMA secure_delete=ON")
         self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         migrate("sqlite", str(self._path), self._version, self._apply)
+
+    def _journal_mode(self) -> str:
+        """Ask for the write-ahead log. SQLite does not wait where two ask for it in a new file: one is refused."""
+        ends = time.monotonic() + TURN_SECONDS
+        while True:
+            try:
+                (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    raise
+                time.sleep(0.005)
+            else:
+                return str(mode)
 
     def _version(self) -> int:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
