@@ -143,6 +143,7 @@ def test_a_lease_opens_its_transaction_and_concerns_the_outbox_alone(place: Plac
         transaction.put("records", "1", b"")
     with refused(StoreError, match="outbox alone"), store.transaction() as transaction:
         transaction.delivered([1], HOP)
+        transaction.lease(1, NEVER, 10, HOP)
         transaction.put("records", "1", b"")
     with store.transaction() as transaction:
         transaction.put("records", "2", b"")

@@ -6,10 +6,10 @@ whether that was carried out is unknown, and the error says so. Repeating is saf
 recognised: the same datagram is answered from the outbox, a receipt is written twice, an order has a name of its own.
 
 *Looking for mail* is not serialisable work. Two replicas that lease due datagrams read and change the same end of the
-same index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease, or with what
-a collector has received, therefore runs READ COMMITTED, takes the datagrams row by row and skips those that another
-holds (SKIP LOCKED): nobody waits, nobody fails, and since a row is looked at again once it is locked, nobody gets what
-another has just taken. Such a transaction concerns the outbox alone; it is refused everything else.
+same index, and under SERIALIZABLE one of them would always lose. A transaction that begins with a lease therefore runs
+READ COMMITTED, takes the datagrams row by row and skips those that another holds (SKIP LOCKED): nobody waits, nobody
+fails, and since a row is looked at again once it is locked, nobody gets what another has just taken. Such a transaction
+concerns the outbox alone; it is refused everything else.
 
 *Receipts* usually come first in a transaction that goes on to handle datagrams. They are kept until it is known whether
 a lease or work follows, and are written without looking (`DELIVERED`).
@@ -62,8 +62,8 @@ DELIVERED: Final = (
 )
 DELIVERED_TO: Final = "UPDATE outbox SET delivered = true WHERE number = ANY(?1::bigint[]) AND next_hop = ?2"
 
-LOOKING_FOR_MAIL: Final = frozenset({LEASE_SENT, LEASE_COLLECTED, COLLECTORS_DUE, DELIVERED_TO})
-OUTBOX_ALONE: Final = LOOKING_FOR_MAIL | {DELIVERED, POSTPONE, UNDELIVERED, PRUNE}
+LOOKING_FOR_MAIL: Final = frozenset({LEASE_SENT, LEASE_COLLECTED, COLLECTORS_DUE})
+OUTBOX_ALONE: Final = LOOKING_FOR_MAIL | {DELIVERED, DELIVERED_TO, POSTPONE, UNDELIVERED, PRUNE}
 
 SAVEPOINT: Final = "SAVEPOINT part"
 RELEASE: Final = "RELEASE SAVEPOINT part"
@@ -82,7 +82,8 @@ class PostgresTransaction(SqlTransaction):
     def __init__(self, session: Session) -> None:
         self._session = session
         self._isolation = ""
-        self._receipts: list[int] = []
+        self._receipts: list[tuple[Any, ...]] = []
+        """Statements with their arguments, for the beginning."""
         self._control: list[str] = []
         """Savepoints to be set or left: they travel with the next statement, or with COMMIT."""
         self._failure: StoreError | None = None
@@ -104,12 +105,11 @@ class PostgresTransaction(SqlTransaction):
 
     def delivered(self, numbers: Sequence[int], next_hop: PartyId | None = None) -> None:
         """Record that the next hop has these datagrams durably; `next_hop` restricts it to that party's own."""
-        if next_hop is not None:
-            self._fetch(DELIVERED_TO, list(numbers), next_hop)
-        elif self._isolation or self._control:
-            self._fetch(DELIVERED, _in_order(numbers))
+        receipt = (DELIVERED, _in_order(numbers)) if next_hop is None else (DELIVERED_TO, list(numbers), next_hop)
+        if self._isolation or self._control:
+            self._fetch(*receipt)
         else:
-            self._receipts += numbers
+            self._receipts.append(receipt)
 
     # --- statements -------------------------------------------------------------------------------------------------
 
@@ -129,8 +129,8 @@ class PostgresTransaction(SqlTransaction):
         # Noted before it is so: whatever interrupts what follows, the end is ROLLBACK.
         self._isolation = isolation
         self._session.begin(f"BEGIN ISOLATION LEVEL {isolation}")
-        if self._receipts:
-            self._session.fetch(DELIVERED, _in_order(self._receipts))
+        for receipt in self._receipts:
+            self._session.fetch(*receipt)
 
     @contextmanager
     def _failing_for_good(self) -> Iterator[None]:
