@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NewType, NoReturn
+from typing import Final, NewType, NoReturn
 
 import msgspec
 
@@ -49,9 +49,13 @@ def role_of(party: PartyId) -> Role:
     Raises `UsageError` for an identifier without a known role.
     """
     prefix, _, name = party.partition("/")
-    if not name or prefix not in set(Role):
+    role = _ROLES.get(prefix)
+    if not name or role is None:
         raise UsageError(f"{party!r} is no party: expected role/name with a role of {', '.join(Role)}")
-    return Role(prefix)
+    return role
+
+
+_ROLES: Final[dict[str, Role]] = {role.value: role for role in Role}
 
 
 class Direction(StrEnum):

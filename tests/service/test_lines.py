@@ -363,7 +363,7 @@ def test_light_of_a_whole_multiframe_that_is_nobodys_delivers_nothing_and_the_li
     host, _, port = lit._sections[CPE_B].local.partition(":")
     for light in (bytes(MULTIFRAME_SIZE), lit.world.entropy(MULTIFRAME_SIZE)):
         stranger.sendto(light, (host, int(port)))
-        lit.turns(20)
+        lit.turns(round(1.1 * IDLE_S / TURN_S))  # until the far end has sent something by itself
     stranger.close()
     assert [one.received() for one in lit.hosts.values()] == [[], []]
     lit.greet()

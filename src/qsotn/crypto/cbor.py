@@ -11,7 +11,7 @@ encoded keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, cast
 
 import cbor2
@@ -22,6 +22,7 @@ DEFAULT_MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
 
 _INTEGERS: Final = range(-(2**64), 2**64)
+_SCALARS: Final = frozenset({str, bytes, bool, type(None)})
 
 
 def encode(value: object) -> bytes:
@@ -41,19 +42,31 @@ def _is_plain(value: object, depth: int) -> bool:
     RFC 8949 by their bytes. Where all keys are texts the two orders are one, since a text begins with its length.
     """
     kind = type(value)
-    if kind is str or kind is bytes or value is None or kind is bool:
+    if kind in _SCALARS:
         return True
-    if isinstance(value, int):
-        return kind is int and _INTEGERS.start <= value < _INTEGERS.stop
+    if kind is int:
+        return _INTEGERS.start <= cast("int", value) < _INTEGERS.stop
     if depth == 0:
         return False
-    if isinstance(value, list | tuple):
-        return all(_is_plain(item, depth - 1) for item in value)
-    return kind is dict and _is_plain_map(cast("dict[object, object]", value), depth)
+    if kind is dict:
+        return _is_plain_map(cast("dict[object, object]", value), depth)
+    if kind is list or kind is tuple:
+        return _are_plain(cast("list[object]", value), depth)
+    return False
 
 
 def _is_plain_map(value: dict[object, object], depth: int) -> bool:
-    return all(type(key) is str for key in value) and all(_is_plain(item, depth - 1) for item in value.values())
+    for key in value:
+        if type(key) is not str:
+            return False
+    return _are_plain(value.values(), depth)
+
+
+def _are_plain(items: Iterable[object], depth: int) -> bool:
+    for item in items:  # noqa: SIM110  (`all` would make a generator for every list and map)
+        if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
+            return False
+    return True
 
 
 def decode(data: bytes, max_size: int = DEFAULT_MAX_BYTES) -> object:

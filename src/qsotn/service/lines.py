@@ -35,7 +35,7 @@ _SO_RCVBUFFORCE: Final = 33
 BURST: Final = 8
 """Multiframes in one turn, so that messages wait no longer than these take."""
 FRAMES_A_TURN: Final = 256
-IDLE_S, KEYLESS_S, NO_LINE_S = 0.1, 1.0, 5.0
+IDLE_S, KEYLESS_S, NO_LINE_S = 0.5, 1.0, 5.0
 """Between two multiframes that carry nothing, with a key and without one; between two looks for a line when nothing
 changed."""
 MOST_ANSWERS: Final = 256
