@@ -12,8 +12,10 @@ from qsotn.app.province import KM_A, KM_B, KM_RELAY, LINK_A, QSSP_A, QSSP_B
 from qsotn.domain import KeyId
 from qsotn.errors import MalformedMessage, PeerError, ReplayedMessage
 from qsotn.messages import KeyRelay
+from qsotn.parties.km_records import key_run
 
-HONEST = KeyRelay(LINK_A, 1, 0, 256, (KeyId("one"), KeyId("two")), b"", QSSP_A, QSSP_B, KM_B, (KM_A,))
+IDS = key_run(KeyId("6f1c5a52-0d1e-8a4b-9c3d-5e6f7a8b0000"), 129)
+HONEST = KeyRelay(LINK_A, 1, 0, 256, IDS[:2], b"", QSSP_A, QSSP_B, KM_B, (KM_A,))
 
 
 @pytest.mark.parametrize(
@@ -25,8 +27,12 @@ HONEST = KeyRelay(LINK_A, 1, 0, 256, (KeyId("one"), KeyId("two")), b"", QSSP_A, 
         {"size": 0},
         {"size": -256},
         {"key_ids": ()},
-        {"key_ids": (KeyId("one"), KeyId("one"))},
-        {"key_ids": tuple(KeyId(str(n)) for n in range(129))},
+        {"key_ids": (IDS[0], IDS[0])},
+        {"key_ids": (IDS[0], IDS[2])},
+        {"key_ids": IDS[1:3]},
+        {"key_ids": (KeyId("one"), KeyId("two"))},
+        {"key_ids": (KeyId(IDS[0].upper()), IDS[1])},
+        {"key_ids": IDS},
         {"ciphertext": b"abc"},
     ],
 )
@@ -39,7 +45,12 @@ def test_a_known_key_id_is_never_given_to_another_key(ready: World) -> None:
     with ready.desk(KM_RELAY) as km:
         known = next(iter(km.keys.values())).key_id
     with pytest.raises(ReplayedMessage), ready.desk(KM_RELAY) as km:
-        km.check_relay(msgspec.structs.replace(HONEST, key_ids=(known, KeyId("two"))))
+        km.check_relay(msgspec.structs.replace(HONEST, key_ids=key_run(known, 2)))
+
+
+def test_the_honest_hop_is_of_good_form(ready: World) -> None:
+    with ready.desk(KM_RELAY) as km:
+        km.check_relay(HONEST)
 
 
 def test_a_refused_hop_never_destroys_units_of_ones_own_half(ready: World) -> None:
