@@ -1,0 +1,83 @@
+"""What is past its time: answers kept for repetition, keys that nobody came for, epochs.
+
+An epoch is shredded by the first sweep that finds it empty *in what is committed*: were it shredded in the transaction
+that empties it, and that one undone, units could no longer be read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from qsotn.adapters.keystore import statements as sql
+from qsotn.adapters.keystore.registry import KnownPool
+from qsotn.adapters.keystore.statements import Kind, State, Tally, Unit
+from qsotn.adapters.keystore.work import Work, units_in
+from qsotn.keynetwork.delivery import Sweep
+
+AT_ONCE: Final = 4096
+
+
+def sweep(work: Work, operations: list[tuple[int, Sweep]]) -> None:
+    """Remove what is due."""
+    for index, _ in operations:
+        work.done(index)
+    if not operations:
+        return
+    due: dict[Kind, array[int]] = {}
+    for kind, places in work.tables.due(work.now):
+        due.setdefault(Kind(kind), array("q")).frombytes(places)
+    for kind, listed in due.items():
+        for start in range(0, len(listed), AT_ONCE):
+            _remove(work, kind, listed[start : start + AT_ONCE].tolist())
+    work.changed |= bool(due)
+    work.tables.fetch(sql.STAMP_EPOCHS, work.now)
+    work.tables.fetch(sql.CLOSE_OLD_EPOCHS, work.now - work.times.epoch)
+
+
+def _remove(work: Work, kind: Kind, places: list[int]) -> None:
+    match kind:
+        case Kind.FORGET:
+            rows = work.gone(work.tables.fetch(sql.FORGET, places, work.now))
+        case Kind.EXPIRE_HELD:
+            rows = work.gone(work.tables.fetch(sql.EXPIRE_HELD, places))
+        case Kind.EXPIRE_WAITING:
+            rows = work.gone(work.tables.fetch(sql.EXPIRE_WAITING, places))
+    if kind is not Kind.FORGET:
+        for row in rows:
+            work.move(Tally.WAITING, Tally.EXPIRED, work.registry.pool_at(row.place).number, units_in(row))
+    if rows:
+        work.tables.fetch(sql.REMOVE_NAMES, [row.place for row in rows])
+
+
+def rewrap(work: Work, epochs: set[int], after: int) -> int:
+    """Wrap anew what is left of epochs, among the rows behind a place; return where to go on, -1 at the end.
+
+    Nothing finds rows by their epoch: an index would be written for every unit, to be used once a day. This looks
+    through all of them, some at a time.
+    """
+    seen = work.tables.fetch(sql.EPOCH_OF_UNITS, after, AT_ONCE)
+    left = [place for place, epoch in seen if epoch in epochs]
+    units = [unit for unit in work.tables.read(left) if unit.epoch in epochs] if left else []
+    for unit in units:
+        work.count(Tally.LIVE, unit.epoch, -1)
+    if units:
+        work.tables.write([_wrapped_anew(work, unit) for unit in units])
+    return seen[-1][0] if len(seen) == AT_ONCE else -1
+
+
+def _wrapped_anew(work: Work, unit: Unit) -> Unit:
+    (row,) = work.wrap(work.registry.pool_at(unit.place), unit.place, [work.reveal(unit)])
+    return unit._replace(epoch=row.epoch, wrapped=row.wrapped)
+
+
+def burn(work: Work, pool: KnownPool) -> None:
+    """Destroy what nobody was given of a pool, and end it."""
+    work.tables.fetch(sql.END_POOL, pool.number)
+    work.changed = True
+    while rows := work.tables.fetch(sql.OPEN_UNITS, pool.floor, pool.ceiling, AT_ONCE):
+        places = [place for (place,) in rows]
+        for row in work.gone(work.tables.fetch(sql.REMOVE, places)):
+            before = Tally.READY if row.state == State.READY else Tally.WAITING
+            work.move(before, Tally.BURNED, pool.number, units_in(row))
+        work.tables.fetch(sql.REMOVE_NAMES, places)
