@@ -11,6 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from qsotn.domain import KeyId, LineId, PartyId, QualityOfService, Secret
+from qsotn.keynetwork.inquest import Testimony
+from qsotn.keynetwork.relay import Mode, UnitRange
 
 Chain = tuple[bytes, ...]
 """DER certificates, leaf first."""
@@ -232,6 +234,60 @@ class RelayReceipt(Message, frozen=True):
 
     key_ids: tuple[KeyId, ...]
     path: tuple[PartyId, ...]
+
+
+class PoolRelay(Message, frozen=True):
+    """KM→KM: one hop of one share of a batch of units for a pool.
+
+    `chain` are the statements of all who had it so far, each as its author signed it: the first is the origin's and
+    holds the order. `pieces` of the link are the units themselves on the first hop, and what they are encrypted under
+    on every further one. `mode` says how: "aes-wrapped" is computational.
+    """
+
+    batch: str
+    share: int
+    mode: Mode
+    link: str
+    pieces: tuple[UnitRange, ...]
+    ciphertext: bytes
+    chain: tuple[bytes, ...]
+
+
+class PoolReceipt(Message, frozen=True):
+    """KM→KM: the last key manager has the share durably; `chain` is everybody's statements, to the last."""
+
+    batch: str
+    share: int
+    chain: tuple[bytes, ...]
+
+
+class BatchConfirmation(Message, frozen=True):
+    """KM→KM, origin to target: every share arrived. The proof is a MAC under a key derived from the units."""
+
+    batch: str
+    proof: bytes
+
+
+class BatchAcceptance(Message, frozen=True):
+    """KM→KM, target to origin: here are the same units, and they may be used; the same proof, in the target's name."""
+
+    batch: str
+    proof: bytes
+
+
+class InquestRequest(Message, frozen=True):
+    """KM→KM, origin to whoever relayed: this share failed and its units are burnt; say what became of it."""
+
+    batch: str
+    share: int
+
+
+class InquestTestimony(Message, frozen=True):
+    """KM→KM, to the origin: what happened here, with the bits under which it travelled, which nobody will use."""
+
+    batch: str
+    share: int
+    testimony: Testimony
 
 
 # --- Figure 4: establishment of a leased line -----------------------------------------------------------------------

@@ -135,13 +135,14 @@ def _read_qssp(party: PartyId, rows: tuple[Row, ...], records: _Records) -> Qssp
 
 
 def _read_km(party: PartyId, rows: tuple[Row, ...], records: _Records) -> KmSnapshot:
+    supplied = records.of("supplied-keys", km.SupplyRecord)
     return KmSnapshot(
         party,
         rows,
         neighbours=records.of("configuration", km.KmConfiguration)["km"].links,
         blocks=records.of("key-blocks", km.KeyBlock),
         units=frozenset(records.keys("key-units")),
-        keys=records.of("keys", km.KeyRecord),
+        keys={one.key_id: one for supply in supplied.values() for one in supply.of_each()},
         stored=records.of("stored-keys", km.StoredKey),
         supplies=records.of("supplies", Supply),
         hops=records.of("hops", Hop),

@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.procedures.key_network import Network
 from tests.world import Sent, World
 
 from qsotn import wire
 from qsotn.crypto.identity import Identity
-from qsotn.domain import PartyId
+from qsotn.domain import PartyId, Secret
 from qsotn.errors import PeerError
 from qsotn.interfaces import BY_NAME, Seat
+from qsotn.keynetwork.relay import Mode, hide
 from qsotn.messages import Message, ProcedureRefusal
+from qsotn.procedures import pool_supply
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.turn import Outgoing, Row, Work, read_row
 from qsotn.runtime.failing import _neighbours
@@ -77,7 +80,7 @@ def lie_before(world: World, message: type[Message], lies: Callable[[Sent], Iter
 NO = ProcedureRefusal("SPITE", "the platform changed its mind")
 
 
-def refuse_everything(world: World, party: PartyId) -> None:
+def refuse_everything(world: World | Network, party: PartyId) -> None:
     """A party that turned has a refusal to send to everybody, in every procedure it ever took part in."""
 
     def send(_: Any, work: Work) -> None:
@@ -91,3 +94,19 @@ def refuse_everything(world: World, party: PartyId) -> None:
 def _met(row: Row) -> list[Seat]:
     ladder = LADDERS[row.ladder]
     return [seat for seat in _neighbours(row) if ladder.interface_between(row.seat, seat) is not None]
+
+
+def flipped(data: bytes) -> bytes:
+    """The same bytes but for one bit."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def passes_other_bits(patch: pytest.MonkeyPatch, liar: PartyId) -> None:
+    """A relay encrypts, and signs for, something else than it was given."""
+
+    def lying(mode: Mode, pad: Secret, units: Secret, context: bytes) -> bytes:
+        if liar.encode() in context:
+            units = Secret(flipped(units.reveal()))
+        return hide(mode, pad, units, context)
+
+    patch.setattr(pool_supply, "hide", lying)

@@ -18,6 +18,8 @@ SEALED: Final = _PREFIX + b"sealed"
 """HPKE info of a signed message on a sealed interface, before the interface's and both parties' names."""
 TOKEN: Final = _PREFIX + b"token"
 """COSE_Sign1 external_aad of a service token (Figure 4, step 1)."""
+PROVENANCE: Final = _PREFIX + b"provenance"
+"""COSE_Sign1 external_aad of what one key manager says that it did with a batch of relayed units."""
 
 IDENTITY_STATE: Final = _PREFIX + b"identity-state"
 """A party's private keys and certificates, serialised for its own store."""

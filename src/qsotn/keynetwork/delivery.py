@@ -97,7 +97,7 @@ class Reserve:
     """At the origin: take the next units of a pool as `number` keys of `size` bits for `master`.
 
     Slaves that are attached to the origin itself find them waiting at once; for others (`held`) the keys are kept until
-    `Confirm` or `Void`. Refused `KEY_SHORTAGE` without anything taken.
+    `Confirm` or `Void`. Yields the keys in both cases. Refused `KEY_SHORTAGE` without anything taken.
     """
 
     pool: Pool
@@ -202,11 +202,26 @@ class KeyStore(Protocol):
     def begin_pool(self, origin: PartyId, target: PartyId) -> Pool:
         """At the origin: return the pool in use towards a target; its first series, or a new one after a restore."""
 
+    def end_pool(self, pool: Pool) -> None:
+        """Destroy what nobody was given of a pool, counted as burned, and take no more into it.
+
+        The origin does so when the far end refuses a deposit because an older copy of its store was restored.
+        """
+
     def next_number(self, pool: Pool) -> int:
         """Return the number above every unit that this pool ever had at this end."""
 
+    def held(self, before: int) -> Sequence[tuple[KeyId, int]]:
+        """At the origin: return the keys that were reserved, `held`, before this moment and neither confirmed nor void.
+
+        Each with its size in bits. Whoever reserved them may be dead; the far end may have them waiting.
+        """
+
     def count(self, pool: Pool) -> PoolCount:
         """Return how a pool stands."""
+
+    def provenance(self, key_id: str) -> bytes | None:
+        """Return what was deposited with the batch of a key, also after its delivery; None for a key of none here."""
 
     def close(self) -> None:
         """Close it; what is not committed is undone."""

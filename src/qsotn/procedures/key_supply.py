@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from qsotn.domain import PartyId, ProcedureId, Secret
+from qsotn.domain import KeyId, PartyId, ProcedureId, Secret
 from qsotn.errors import BadProof, Refusal, WrongParty
 from qsotn.interfaces import KX, Seat
 from qsotn.keynetwork.relay import one_time_pad
@@ -26,7 +26,8 @@ from qsotn.messages import (
     SuppliedKey,
 )
 from qsotn.parties.desk import Collection, Desk
-from qsotn.parties.km import Allocation, BlockState, KeyRecord, Km, source_of
+from qsotn.parties.km import Allocation, BlockState, Km, SupplyRecord, source_of
+from qsotn.parties.km_blocks import joined, split
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
 from qsotn.procedures.turn import Row, Turn, Work
@@ -43,7 +44,7 @@ class Supply(msgspec.Struct, frozen=True):
     parent_seat: Seat
     reply_to: Seat
     key_ids: tuple[str, ...]
-    wrapped: tuple[bytes, ...] = ()
+    wrapped: bytes = b""
 
 
 def supplies(desk: Desk) -> Collection[Supply]:
@@ -137,11 +138,11 @@ def start(km: Km, turn: Turn[EncKeysRequest], reply_to: Seat) -> None:
     if target == km.desk.party and asked.slave_sae != master:
         km.store_keys(ids, keys, master, asked.slave_sae, (km.desk.party, hop))
     procedure = new_procedure(km.desk)
-    wrapped = tuple(km.desk.vault.wrap(key, f"supply/{key_id}".encode()) for key_id, key in zip(ids, keys, strict=True))
+    wrapped = km.desk.vault.wrap(joined(keys), f"supply/{ids[0]}".encode())
     supplies(km.desk).put(procedure, Supply(turn.procedure, turn.row.seat, reply_to, ids, wrapped))
     path = (km.desk.party, hop)
-    for key_id, own in zip(ids, taken.split(len(ids)), strict=True):
-        km.keys.put(key_id, KeyRecord(key_id, "origin", own, None, path, master, asked.slave_sae, turn.now))
+    record = SupplyRecord(ids[0], len(ids), "origin", taken, None, path, master, asked.slave_sae, turn.now)
+    km.keys.supplies.put(ids[0], record)
     relay = KeyRelay(
         link=link,
         block=taken.block,
@@ -187,17 +188,14 @@ def relay_keys(km: Km, turn: Turn[KeyRelay]) -> None:
 
 
 def _decrypt(ciphertext: bytes, pads: list[Secret]) -> list[Secret]:
-    size = len(pads[0])
-    pad = b"".join(one.reveal() for one in pads)
-    clear = one_time_pad(ciphertext, pad)
-    return [Secret(clear[index * size : (index + 1) * size]) for index in range(len(pads))]
+    return split(Secret(one_time_pad(ciphertext, joined(pads).reveal())), len(pads))
 
 
 def _pass_on(km: Km, turn: Turn[KeyRelay], taken: Allocation, keys: list[Secret], path: tuple[PartyId, ...]) -> None:
     asked = turn.message
     link, hop = km.link_towards(asked.target)
     pad, pads = km.allocate(link, len(keys), asked.size)
-    ciphertext = one_time_pad(b"".join(k.reveal() for k in keys), b"".join(p.reveal() for p in pads))
+    ciphertext = one_time_pad(joined(keys).reveal(), joined(pads).reveal())
     _record(km, turn, "relay", taken, pad, path)
     procedure = new_procedure(km.desk)
     supplies(km.desk).put(procedure, Supply(turn.procedure, Seat.KM_FAR, Seat.KM_NEAR, asked.key_ids))
@@ -210,9 +208,9 @@ def _record(
     km: Km, turn: Turn[KeyRelay], role: str, taken: Allocation, pad: Allocation | None, path: tuple[PartyId, ...]
 ) -> None:
     asked = turn.message
-    pads = (None,) * len(asked.key_ids) if pad is None else pad.split(len(asked.key_ids))
-    for key_id, own, own_pad in zip(asked.key_ids, taken.split(len(asked.key_ids)), pads, strict=True):
-        km.keys.put(key_id, KeyRecord(key_id, role, own, own_pad, path, asked.master, asked.slave, turn.now))
+    first, number = asked.key_ids[0], len(asked.key_ids)
+    record = SupplyRecord(first, number, role, taken, pad, path, asked.master, asked.slave, turn.now)
+    km.keys.supplies.put(first, record)
 
 
 @KEY_SUPPLY.step("2", Seat.KM_FAR, Seat.KM_NEAR, KX, RelayReceipt, answers="1")
@@ -229,13 +227,12 @@ def pass_receipt(km: Km, turn: Turn[RelayReceipt]) -> None:
 
 
 def _supplied(km: Km, supply: Supply, path: tuple[PartyId, ...]) -> tuple[SuppliedKey, ...]:
-    keys = []
-    for key_id, wrapped in zip(supply.key_ids, supply.wrapped, strict=True):
-        record = km.keys.require(key_id)
-        km.keys.put(key_id, msgspec.structs.replace(record, path=path, delivered_at=km.desk.now))
-        key = km.desk.vault.unwrap(wrapped, f"supply/{key_id}".encode())
-        keys.append(SuppliedKey(record.key_id, key, source_of(path)))
-    return tuple(keys)
+    first, number = supply.key_ids[0], len(supply.key_ids)
+    record = km.keys.supplies.require(first)
+    delivered = (km.desk.now,) * number
+    km.keys.supplies.put(first, msgspec.structs.replace(record, path=path, delivered_at=delivered))
+    keys = split(km.desk.vault.unwrap(supply.wrapped, f"supply/{first}".encode()), number)
+    return tuple(SuppliedKey(KeyId(one), key, source_of(path)) for one, key in zip(supply.key_ids, keys, strict=True))
 
 
 def answer_dec_keys(km: Km, turn: Turn[DecKeysRequest], reply_to: Seat) -> None:
