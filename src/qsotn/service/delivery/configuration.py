@@ -1,0 +1,99 @@
+"""What a key manager's `service.toml` says of keys for SAEs, and what can be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from qsotn.domain import PartyId
+
+MOST_BITS: Final = 196_608
+"""Of the keys of one request together: they fit, sealed, into one assignment for a further key manager."""
+MOST_KEYS: Final = 512
+MOST_SLAVES: Final = 64
+LONGEST_SAE_ID: Final = 255
+MOST_READY_KEYS: Final = 1_000_000
+
+
+class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keys for SAEs (ETSI GS QKD 014): `host:port` of the listener, its TLS, and what an SAE may ask for.
+
+    `tls = "post-quantum"` is mutual TLS with certificates of the province, as everywhere. `tls = "standard"` is
+    ordinary TLS 1.2 or later, for SAEs of others: `certificate` and `key` are the server's, `client_ca` is whose
+    certificates SAEs show; PEM files. `ready_keys` is how many units of 256 bits are kept ready towards each key
+    manager. Sizes in bits.
+    """
+
+    address: str
+    tls: Literal["post-quantum", "standard"] = "post-quantum"
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    ready_keys: int = 512
+    key_size: int = 256
+    smallest_key: int = 64
+    largest_key: int = 1024
+    most_keys: int = 128
+    most_additional_slaves: int = 16
+
+
+class SaeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One SAE, and the key manager at which it is."""
+
+    id: str
+    km: PartyId
+
+
+def delivery_complaints(delivery: DeliverySection, saes: Sequence[SaeSection]) -> Iterator[str]:
+    """Yield what is wrong, each with its table and what would be right."""
+    yield from _of_files(delivery)
+    yield from _of_sizes(delivery)
+    yield from _of_numbers(delivery)
+    yield from _of_ids(saes)
+
+
+def _of_files(delivery: DeliverySection) -> Iterator[str]:
+    files = {"certificate": delivery.certificate, "key": delivery.key, "client_ca": delivery.client_ca}
+    for key, path in files.items():
+        if path is None and delivery.tls == "standard":
+            yield f'[delivery] {key}: with tls = "standard", name a PEM file'
+        if path is not None and delivery.tls != "standard":
+            yield f'[delivery] {key}: with tls = "{delivery.tls}", leave it out; the files of [tls] are used'
+
+
+def _of_sizes(delivery: DeliverySection) -> Iterator[str]:
+    sizes = (delivery.smallest_key, delivery.key_size, delivery.largest_key)
+    if not 8 <= sizes[0] <= sizes[1] <= sizes[2] or any(size % 8 for size in sizes):
+        yield (
+            f"[delivery] smallest_key, key_size, largest_key: {', '.join(map(str, sizes))} do not go together; each is "
+            "a multiple of 8, and none is larger than the next"
+        )
+    if delivery.most_keys * delivery.largest_key > MOST_BITS:
+        yield (
+            f"[delivery] most_keys, largest_key: {delivery.most_keys} keys of {delivery.largest_key} bits are too many "
+            f"for one request; there may be {MOST_BITS} bits together"
+        )
+
+
+def _of_numbers(delivery: DeliverySection) -> Iterator[str]:
+    for key, given, lowest, highest in (
+        ("ready_keys", delivery.ready_keys, 1, MOST_READY_KEYS),
+        ("most_keys", delivery.most_keys, 1, MOST_KEYS),
+        ("most_additional_slaves", delivery.most_additional_slaves, 0, MOST_SLAVES - 1),
+    ):
+        if not lowest <= given <= highest:
+            yield f"[delivery] {key}: {given} is out of range; there may be {lowest} to {highest}"
+
+
+def _of_ids(saes: Sequence[SaeSection]) -> Iterator[str]:
+    seen: set[str] = set()
+    for number, sae in enumerate(saes, 1):
+        where = f"[[sae]] number {number}, id"
+        if not 1 <= len(sae.id) <= LONGEST_SAE_ID or not sae.id.isprintable():
+            yield f"{where}: {sae.id!r} is no ID; an ID is 1 to {LONGEST_SAE_ID} printable characters"
+        if sae.id in seen:
+            yield f"{where}: {sae.id!r} stands there twice; an SAE is at one key manager"
+        seen.add(sae.id)

@@ -1,0 +1,178 @@
+"""Keys for SAEs, in one key manager's process: its key store, its desk, its listener, and what goes on behind them.
+
+What begins first ends last: the store, the other key managers, the tasks, and only then the listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from cryptography import x509
+
+from qsotn.adapters.keystore import Times, open_key_store
+from qsotn.crypto.certificates import DEFAULT_TRUST_DOMAIN, UNREADABLE, certified_party
+from qsotn.domain import PartyId
+from qsotn.errors import BadProof, StoreError, WrongParty
+from qsotn.keynetwork.delivery import KeyStore, Pool, PoolCount, Sweep
+from qsotn.service.config import SQLITE, ServiceConfiguration
+from qsotn.service.delivery import etsi014
+from qsotn.service.delivery.assigned import Assigned
+from qsotn.service.delivery.assignments import Destination, FarEnd
+from qsotn.service.delivery.configuration import DeliverySection
+from qsotn.service.delivery.desk import DeliveryDesk, Limits
+from qsotn.service.delivery.etsi014_counters import MethodCounters
+from qsotn.service.delivery.etsi014_identity import Identify, sae_of, standard_server_context
+from qsotn.service.delivery.filling import Filling, Worker
+from qsotn.service.delivery.group import Group
+from qsotn.service.delivery.saes import Saes, party_sae
+from qsotn.service.delivery.voids import HELD_US, Voids
+from qsotn.service.installation import open_vault
+from qsotn.service.listeners import bound
+from qsotn.service.worker import Overloaded
+
+KEYS_FILE: Final = "keys.db"
+EPOCHS_FOLDER: Final = "epochs"
+"""Epoch keys and witnesses: never in one backup with the database."""
+SWEEP_S: Final = 5.0
+_log = structlog.get_logger("keys")
+
+
+class DeliveryService:
+    """Keys for SAEs, from `running` on."""
+
+    def __init__(
+        self,
+        configuration: ServiceConfiguration,
+        section: DeliverySection,
+        worker: Worker,
+        destination: Callable[[PartyId], Destination | None],
+        clock: Callable[[], int],
+    ) -> None:
+        """`clock` returns microseconds since the epoch."""
+        own, limits = configuration.party, configuration.limits.waiting
+        self._section = section
+        self._clock = clock
+        self._saes = Saes(own, {sae.id: sae.km for sae in configuration.saes})
+        self._group = Group(lambda: open_keys(configuration), limits)
+        others = {km: destination(km) for km in sorted(self._saes.key_managers - {own})}
+        self._far_ends = {km: FarEnd(km, way) for km, way in others.items() if way is not None}
+        self._voids = Voids(own, self._group, self._far_ends, clock)
+        targets = self._saes.key_managers if own in self._saes.key_managers else ()
+        self._filling = Filling(own, targets, section.ready_keys, self._group, worker)
+        self.assigned = Assigned(self._saes, self._group, clock, self._filling.hand_over)
+        """What other key managers may have done here."""
+        self.desk = DeliveryDesk(self._saes, _limits(section), self._group, self._far_ends, self._voids, clock)
+        self.counters = MethodCounters()
+        self.tasks: list[asyncio.Task[None]] = []
+        """What goes on; none ends before it is cancelled, unless by a defect."""
+
+    async def pools(self) -> Mapping[Pool, PoolCount]:
+        """Return how every pool stands at this end. Raises `Overloaded`, `StoreError`."""
+        return await self._group.call(lambda store: {pool: store.count(pool) for pool in store.pools()})
+
+    @contextlib.asynccontextmanager
+    async def running(self, post_quantum: Callable[[], ssl.SSLContext]) -> AsyncIterator[None]:
+        """Serve SAEs. Raises `UsageError` for an address or files that cannot be used, `StoreError`.
+
+        `post_quantum` makes the context of a server with the party's own certificate.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            listener = bound(self._section.address)
+            stack.callback(listener.close)
+            context = _context(self._section) or post_quantum()
+            await self._group.start()
+            stack.push_async_callback(self._group.stop)
+            stack.push_async_callback(self._stop_asking)
+            stack.push_async_callback(self._end_tasks)
+            self._begin_tasks()
+            serving = etsi014.listen(self.desk, listener, context, self._identify(), observed=self.counters.observed)
+            await stack.enter_async_context(serving)
+            _log.info("keys for SAEs", address=self._section.address, tls=self._section.tls)
+            yield
+
+    def _begin_tasks(self) -> None:
+        doing: tuple[Coroutine[Any, Any, None], ...] = (self._voids.run(), self._filling.run(), self._sweep())
+        self.tasks = [asyncio.create_task(one) for one in doing]
+
+    async def _end_tasks(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _stop_asking(self) -> None:
+        for far_end in self._far_ends.values():
+            await far_end.stop()
+
+    async def _sweep(self) -> None:
+        """Have what is past its time destroyed, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self._group.apply(Sweep(self._clock()))
+            except (StoreError, Overloaded) as error:
+                _log.warning("what is past its time is not destroyed now", reason=str(error))
+
+    def _identify(self) -> Identify:
+        known = self._saes.known
+        if self._section.tls == "standard":
+            return lambda certificate: sae_of(certificate, known)
+        return lambda certificate: _own_sae(certificate, known)
+
+
+def open_keys(configuration: ServiceConfiguration) -> KeyStore:
+    """Open the key store of a party, in the thread that it will belong to. Raises `StoreError`."""
+    state, party = configuration.state, configuration.party
+    embedded = configuration.store.url == SQLITE
+    return open_key_store(
+        f"sqlite:///{(state / KEYS_FILE).absolute()}" if embedded else configuration.store.url,
+        party,
+        state / EPOCHS_FOLDER,
+        open_vault(state, party, os.urandom),
+        os.urandom,
+        replica="1" if embedded else _replica(configuration.listen.address),
+        times=Times(held=HELD_US),
+    )
+
+
+def _replica(address: str) -> str:
+    """Name a replica by where it listens, which no other one does."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", address).strip("-")
+
+
+def _limits(section: DeliverySection) -> Limits:
+    return Limits(
+        key_size=section.key_size,
+        most_stored_keys=section.ready_keys,
+        most_keys=section.most_keys,
+        smallest_key=section.smallest_key,
+        largest_key=section.largest_key,
+        most_additional_slaves=section.most_additional_slaves,
+    )
+
+
+def _context(section: DeliverySection) -> ssl.SSLContext | None:
+    match section:
+        case DeliverySection(
+            tls="standard", certificate=Path() as certificate, key=Path() as key, client_ca=Path() as ca
+        ):
+            return standard_server_context(certificate, key, ca)
+    return None
+
+
+def _own_sae(certificate: x509.Certificate, known: frozenset[str]) -> str:
+    """Return which SAE shows a certificate of this province. Raises `WrongParty`."""
+    try:
+        sae = party_sae(certified_party(certificate.extensions, DEFAULT_TRUST_DOMAIN))
+    except (*UNREADABLE, BadProof) as error:
+        raise WrongParty(f"the certificate names no party of this province: {error}") from error
+    if sae not in known:
+        raise WrongParty(f"the certificate names {sae}: no SAE of this key manager")
+    return sae
