@@ -1,7 +1,8 @@
 """The command line: `qsotn VERB`.
 
 Everything heavy is imported inside the verb that needs it, so that `--help` is instant. The verbs of a province are in
-`verbs_province`, those of its operator in `verbs_operator`, benchmarks in `verbs_bench`.
+`verbs_province`, those of its operator in `verbs_operator` (of its key network in `verbs_key_network`), benchmarks in
+`verbs_bench`, tests of key managers in `verbs_conformance`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from qsotn import __version__, verbs_bench, verbs_operator, verbs_province
+from qsotn import (
+    __version__,
+    verbs_bench,
+    verbs_conformance,
+    verbs_interoperation,
+    verbs_key_network,
+    verbs_operator,
+    verbs_province,
+    verbs_topology,
+)
 from qsotn.errors import QsotnError, UsageError
 from qsotn.verbs_common import (
     EXIT_FAILED,
@@ -137,4 +147,8 @@ def paper_map() -> None:
 
 verbs_province.add_to(app)
 verbs_operator.add_to(app)
+verbs_key_network.add_to(verbs_operator.key)
+verbs_interoperation.add_to(verbs_operator.key)
+verbs_topology.add_to(app)
+verbs_conformance.add_to(app)
 verbs_bench.add_to(app)

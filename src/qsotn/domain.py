@@ -29,7 +29,7 @@ Entropy = Callable[[int], bytes]
 
 
 class Role(StrEnum):
-    """The parties of the paper's Figure 2 (Table 1 and section 3.1), and two that are none of its parties."""
+    """The parties of the paper's Figure 2 (Table 1 and section 3.1), and three that are none of its parties."""
 
     POMP = "pomp"
     QKMP = "qkmp"
@@ -41,6 +41,8 @@ class Role(StrEnum):
     """Whoever runs the province, a person or a program: sits on no interface and in no procedure."""
     QKD = "qkd"
     """The QKD modules of a link, which hand its key managers what they distilled: here the twin."""
+    SAE = "sae"
+    """A secure application entity (ETSI GS QKD 014) that is none of the paper's parties: it gets keys, and no more."""
 
 
 def role_of(party: PartyId) -> Role:

@@ -126,6 +126,33 @@ def test_all_ports_are_different_and_written_down(shared: Path) -> None:
         assert all(address.startswith("127.0.0.1:") and not address.endswith(":0") for address in addresses)
 
 
+SAES = """
+[[sae]]
+name = "bank"
+city = "jinan"
+[[sae]]
+name = "branch"
+city = "qingdao"
+"""
+
+
+def test_key_managers_with_saes_serve_them_and_each_sae_has_a_certificate(tmp_path: Path) -> None:
+    state, record = made(tmp_path, ANYWHERE + SAES)
+    serving = {one.party: one.delivery for one in record.services if one.delivery}
+    assert serving.keys() == {"km/jinan", "km/qingdao"}
+    for km, url in serving.items():
+        configuration = load_configuration(state / party_place(km) / "service.toml")
+        assert configuration.delivery is not None
+        assert f"https://{configuration.delivery.address}" == url
+        assert [(sae.id, sae.km) for sae in configuration.saes] == [("bank", "km/jinan"), ("branch", "km/qingdao")]
+    folders = transport_folders(state, record)
+    judge = trust_of(operator_tls(state), NOW + DAY)
+    for sae in (PartyId("sae/bank"), PartyId("sae/branch")):
+        assert judge.verify(shown_by(folders[sae])).party == sae
+    renewed = renew(state, os.urandom, NOW + 80 * DAY)
+    assert PartyId("sae/bank") in renewed.transport
+
+
 def test_everybodys_certificate_of_tls_is_taken_by_everybody_else(shared: Path) -> None:
     folders = transport_folders(shared, load_record(shared))
     assert {ADMIN, PartyId("qkd/jinan-weifang"), CPE, POMP} < folders.keys()

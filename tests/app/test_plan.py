@@ -103,7 +103,7 @@ def test_each_party_is_configured_for_where_it_stands(tmp_path: Path) -> None:
     [
         ("pomp/shandong", {"pmp/shandong", "qssp/jinan", "qssp/qingdao"}),
         ("pmp/shandong", {"pomp/shandong", "qssp/jinan", "qssp/qingdao"}),
-        ("qkmp/shandong", {"qssp/jinan", "qssp/qingdao"}),
+        ("qkmp/shandong", {"qssp/jinan", "qssp/qingdao", "km/jinan", "km/weifang", "km/qingdao"}),
         ("qssp/jinan", {"pomp/shandong", "pmp/shandong", "qkmp/shandong", "km/jinan", "qssp/qingdao"}),
         ("km/jinan", {"qssp/jinan", "km/weifang"}),
         ("km/weifang", {"km/jinan", "km/qingdao"}),
@@ -112,6 +112,31 @@ def test_each_party_is_configured_for_where_it_stands(tmp_path: Path) -> None:
 )
 def test_a_party_sends_only_to_those_its_interfaces_join_it_to(tmp_path: Path, party: str, others: set[str]) -> None:
     assert set(plan_of(tmp_path, GOOD).correspondents(PartyId(party))) == others
+
+
+SAES = """
+[[sae]]
+name = "bank"
+city = "jinan"
+[[sae]]
+name = "branch"
+city = "qingdao"
+"""
+
+
+def test_key_managers_with_saes_know_each_other(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, GOOD + SAES)
+    assert plan.sae_homes == {"bank": "km/jinan", "branch": "km/qingdao"}
+    known = {str(km): set(plan.correspondents(PartyId(km))) for km in plan.kms}
+    assert known["km/jinan"] == {"qssp/jinan", "km/weifang", "km/qingdao"}
+    assert known["km/weifang"] == {"km/jinan", "km/qingdao"}
+
+
+@pytest.mark.parametrize(("setting", "more"), [("", 2), ("[delivery]\nfirst_port = 9000", 0)])
+def test_a_listener_for_saes_takes_a_port_behind_the_others_or_of_its_own(
+    tmp_path: Path, setting: str, more: int
+) -> None:
+    assert ports_needed(plan_of(tmp_path, GOOD + SAES + setting)) - ports_needed(plan_of(tmp_path, GOOD)) == more
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------
@@ -222,6 +247,29 @@ APPENDED: dict[str, tuple[str, str]] = {
     "ports beyond the last": (
         "[listen]\nfirst_port = 65510",
         r"\[listen\] first_port: 65510 is out of range; .* 27 ports, so that its first may be 1024 to 65509, or 0",
+    ),
+    "an SAE in no city": (
+        '[[sae]]\nname = "bank"\ncity = "weifang"',
+        r"\[\[sae\]\] 'bank', city: there is no city 'weifang'; there are jinan, qingdao",
+    ),
+    "two SAEs of a name": (
+        '[[sae]]\nname = "bank"\ncity = "jinan"\n[[sae]]\nname = "bank"\ncity = "qingdao"',
+        r"\[\[sae\]\] 'bank': there are two of that name; give each its own",
+    ),
+    "an SAE's name that is none": ('[[sae]]\nname = "a/b"\ncity = "jinan"', r"\[\[sae\]\] number 1, name: 'a/b' is no"),
+    "a delivery port of the system": (
+        "[delivery]\nfirst_port = 443",
+        r"\[delivery\] first_port: 443 is out of range; there may be 1024 to",
+    ),
+    "no ready keys": ("[delivery]\nready_keys = 0", r"\[delivery\] ready_keys: 0 is out of range; there may be 1 to"),
+    "another TLS": ('[delivery]\ntls = "none"', r"\[delivery\], tls: .*expected one of 'post-quantum', 'standard'"),
+    "standard TLS without its files": (
+        '[delivery]\ntls = "standard"\ncertificate = "/c.pem"\nkey = "k.pem"',
+        r"\[delivery\] key: 'k.pem' is no absolute path; with tls = \"standard\", name a PEM file by one",
+    ),
+    "a file that nobody reads": (
+        '[delivery]\nclient_ca = "/ca.pem"',
+        r"\[delivery\] client_ca: with tls = \"post-quantum\", leave it out",
     ),
     "no host": ('[listen]\nhost = ""', r"\[listen\] host: it is empty"),
 }

@@ -123,6 +123,38 @@ WRONG_KM = [
     ("[links]", '[line]\nlocal = "h:1"\nremote = "h:2"\nclient_port = "h:3"\n[links]', r"\[line\]: a km has no line"),
     ('"km/weifang" =', '"operator/admin" =', r"\[peers\]: 'operator/admin' has role operator"),
 ]
+SAES = """[delivery]
+address = "127.0.0.1:7601"
+[[sae]]
+id = "bank"
+km = "km/jinan"
+[[sae]]
+id = "branch"
+km = "km/weifang"
+[links]"""
+WRONG_DELIVERY = [
+    ("127.0.0.1:7601", "7601", r"\[delivery\] address: '7601' is no address"),
+    (
+        '[delivery]\naddress = "127.0.0.1:7601"\n',
+        "",
+        r"\[\[sae\]\]: there is no \[delivery\] for them; name an address",
+    ),
+    ('7601"', '7601"\ntls = "standard"', r"\[delivery\] certificate: with tls = \"standard\", name a PEM file"),
+    ('7601"', '7601"\nkey = "k.pem"', r"\[delivery\] key: with tls = \"post-quantum\", leave it out; the files of"),
+    ('7601"', '7601"\nkey_size = 250', r"\[delivery\] smallest_key, key_size, largest_key: 64, 250, 1024 do not go"),
+    ('7601"', '7601"\nkey_size = 32', r"\[delivery\] smallest_key, key_size, largest_key: 64, 32, 1024 do not go"),
+    ('7601"', '7601"\nmost_keys = 512', r"\[delivery\] most_keys, largest_key: 512 keys of 1024 bits are too many"),
+    ('7601"', '7601"\nready_keys = 0', r"\[delivery\] ready_keys: 0 is out of range; there may be 1 to"),
+    ('7601"', '7601"\nmost_additional_slaves = 64', r"\[delivery\] most_additional_slaves: 64 is out of range; .* 63"),
+    ('"branch"', '"bank"', r"\[\[sae\]\] number 2, id: 'bank' stands there twice; an SAE is at one key manager"),
+    ('"branch"', '""', r"\[\[sae\]\] number 2, id: '' is no ID; an ID is 1 to 255 printable characters"),
+    (
+        '"km/weifang"\n[links]',
+        '"km/yantai"\n[links]',
+        r"\[\[sae\]\] number 2, km: \[peers\] does not say where km/yantai",
+    ),
+    ('"km/weifang"\n[links]', '"qssp/a"\n[links]', r"\[\[sae\]\] number 2, km: 'qssp/a' has role qssp"),
+]
 WRONG_TWIN = [
     ("fill_bits = 1024", "fill_bits = 0", r"\[keys\] fill_bits: 0 is too few"),
     ('"km/jinan", "km/weifang"', '"km/jinan", "km/yantai"', r"'west', ends: \[peers\] does not say where km/yantai is"),
@@ -139,6 +171,13 @@ WRONG_TWIN = [
         *((CPE, *row) for row in WRONG_CPE),
         *((KM, *row) for row in WRONG_KM),
         *((TWIN, *row) for row in WRONG_TWIN),
+        *((KM.replace("[links]", SAES), *row) for row in WRONG_DELIVERY),
+        (
+            CPE,
+            "[line]",
+            '[delivery]\naddress = "h:1"\n[line]',
+            r"\[delivery\], \[\[sae\]\]: a cpe gives no keys to SAEs",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, old: str, new: str, told: str) -> None:

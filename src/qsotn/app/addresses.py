@@ -22,12 +22,16 @@ _ATTEMPTS: Final = 1000
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """One process of one party; replicas are numbered from 1. `host:port`."""
+    """One process of one party; replicas are numbered from 1. `host:port`.
+
+    `delivery` is where a key manager serves SAEs, or empty.
+    """
 
     party: PartyId
     replica: int
     address: str
     monitoring: str
+    delivery: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,22 @@ def assign(plan: Plan) -> Addresses:
     """Give every process its addresses. Raises `UsageError` for a port that is in use, or a host that is not here."""
     processes = [(party, number) for party in plan.parties for number in range(1, _replicas(plan, party) + 1)]
     devices = [cpe for line in plan.lines for cpe in line]
-    tcp, udp = _ports(plan, 2 * len(processes) + 1, 2 * len(devices))
+    serving = [process for process in processes if plan.has_saes(process[0])]
+    kinds = [socket.SOCK_STREAM] * (2 * len(processes) + 1) + [socket.SOCK_DGRAM] * (2 * len(devices))
+    first, own_first = plan.listen.first_port, plan.delivery.first_port
+    with contextlib.ExitStack() as held:
+        if own_first is None:  # behind all others
+            ports = _ports(plan, held, first, [*kinds, *[socket.SOCK_STREAM] * len(serving)])
+        else:
+            ports = _ports(plan, held, first, kinds) + _ports(
+                plan, held, own_first, [socket.SOCK_STREAM] * len(serving)
+            )
+    tcp, udp = ports[: 2 * len(processes) + 1], ports[2 * len(processes) + 1 : len(kinds)]
     host = f"[{plan.listen.host}]" if ":" in plan.listen.host else plan.listen.host
     own, monitoring = tcp[: len(processes)], tcp[len(processes) : -1]
+    delivery = {process: f"{host}:{port}" for process, port in zip(serving, ports[len(kinds) :], strict=True)}
     services = tuple(
-        ServiceAddress(party, number, f"{host}:{port}", f"{host}:{watched}")
+        ServiceAddress(party, number, f"{host}:{port}", f"{host}:{watched}", delivery.get((party, number), ""))
         for (party, number), port, watched in zip(processes, own, monitoring, strict=True)
     )
     lines = {
@@ -73,16 +88,14 @@ def _replicas(plan: Plan, party: PartyId) -> int:
     return int(msgspec.structs.asdict(plan.replicas).get(role_of(party), 1))
 
 
-def _ports(plan: Plan, streams: int, datagrams: int) -> tuple[list[int], list[int]]:
-    """Return ports that nobody uses now. Each is held until all are found, so that none is given twice."""
-    host, first = plan.listen.host, plan.listen.first_port
-    kinds = [socket.SOCK_STREAM] * streams + [socket.SOCK_DGRAM] * datagrams
+def _ports(plan: Plan, held: contextlib.ExitStack, first: int, kinds: Iterable[socket.SocketKind]) -> list[int]:
+    """Return ports that nobody uses now, from the first up. Each is held until all are found: none is given twice."""
+    host = plan.listen.host
     found = []
-    with contextlib.ExitStack() as held:
-        for number, kind in enumerate(kinds):
-            taken = _bound(host, first + number, kind) if first else _bound_anywhere(host, kind)
-            found.append(int(held.enter_context(taken).getsockname()[1]))
-    return found[:streams], found[streams:]
+    for number, kind in enumerate(kinds):
+        taken = _bound(host, first + number, kind) if first else _bound_anywhere(host, kind)
+        found.append(int(held.enter_context(taken).getsockname()[1]))
+    return found
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -98,7 +111,7 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         taken.close()
         raise UsageError(
             f"port {port} of {host} cannot be used: {error.strerror or error}; stop who uses it, or choose another "
-            "first_port or host under [listen] in the province file (first_port = 0 takes free ports)"
+            "first_port or host in the province file (first_port = 0 takes free ports)"
         ) from error
     return taken
 

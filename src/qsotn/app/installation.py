@@ -27,6 +27,7 @@ from qsotn.app.record import (
     PKI,
     PLAN,
     RECORD,
+    SAES,
     TWIN,
     VERSION,
     FibreRecord,
@@ -37,6 +38,7 @@ from qsotn.app.record import (
     load_plan,
     load_record,
     party_place,
+    sae_party,
 )
 from qsotn.app.service_files import SHARED_FILES, TLS_FILES, link_folder, service_toml, twin_toml
 from qsotn.crypto.identity import Identity
@@ -116,6 +118,7 @@ class _Maker:
             self._make_party(identity, identities)
         self._make_transport(self._folder / OPERATOR_FOLDER, ADMIN)
         self._make_twin()
+        self._make_saes()
         (self._folder / LOG).mkdir(mode=0o700)
         self._authority.save()
         return self._record()
@@ -167,6 +170,16 @@ class _Maker:
         for link in self._plan.links:
             self._make_transport(twin / link_folder(link), PartyId(f"{Role.QKD}/{link}"))
 
+    def _make_saes(self) -> None:
+        """Make what SAEs show, where key managers take the province's own certificates from them."""
+        for sae in self._own_saes():
+            (self._folder / SAES).mkdir(mode=0o700, exist_ok=True)
+            self._make_transport(self._folder / SAES / sae, sae_party(sae))
+
+    def _own_saes(self) -> tuple[str, ...]:
+        own = self._plan.delivery.tls == "post-quantum"
+        return tuple(sae.name for sae in self._plan.saes) if own else ()
+
     def _services_of(self, party: PartyId) -> list[ServiceAddress]:
         return [one for one in self._addresses.services if one.party == party]
 
@@ -179,13 +192,17 @@ class _Maker:
             TwinRecord(self._addresses.twin_monitoring, TWIN, f"{TWIN}/{CONFIGURATION}", tuple(self._plan.links)),
             tuple(FibreRecord(ends, (lines[ends[0]].local, lines[ends[1]].local)) for ends in self._plan.lines),
             {cpe: line.client for cpe, line in lines.items()},
+            self._own_saes(),
         )
 
 
 def _service_record(one: ServiceAddress) -> ServiceRecord:
     place = party_place(one.party)
     configuration = f"{place}/{configuration_name(one.replica)}"
-    return ServiceRecord(one.party, one.replica, f"https://{one.address}", one.monitoring, place, configuration)
+    delivery = f"https://{one.delivery}" if one.delivery else ""
+    return ServiceRecord(
+        one.party, one.replica, f"https://{one.address}", one.monitoring, place, configuration, delivery
+    )
 
 
 def _json(record: msgspec.Struct) -> bytes:

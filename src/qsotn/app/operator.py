@@ -103,6 +103,14 @@ class Operator:
             cursor = listed.next_cursor
         return found
 
+    async def ask(self, party: PartyId, path: str, question: msgspec.Struct, answer: type[T]) -> T:
+        """Put a question that changes nothing, and return its answer.
+
+        Raises `Refusal` if the party cannot answer it, `LineError` or `Declined`.
+        """
+        headers = {"Content-Type": "application/json"}
+        return await self._ask(party, _Request("POST", path, msgspec.json.encode(question), headers), answer)
+
     # --- ordering ---------------------------------------------------------------------------------------------------
 
     async def order(self, method: str, path: str, body: msgspec.Struct | None, answer: type[T]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -50,6 +51,13 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serial_number: str
     odu_types: tuple[str, ...] = ("ODU0", "ODU2")
     suites: tuple[int, ...] = (1,)
+
+
+class Sae(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A secure application entity (ETSI GS QKD 014), attached to the key manager of its city; its ID is its name."""
+
+    name: str
+    city: str
 
 
 class OpticalFibre(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +105,27 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fill_bits: int = 24 * 1024
 
 
+class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the key managers of cities with SAEs serve these: ports from the first upwards, or behind those of [listen].
+
+    With `tls = "standard"` SAEs show certificates of `client_ca`, and every key manager has the same `certificate` and
+    `key`: PEM files by absolute path. `ready_keys` are units of 256 bits, towards each key manager.
+    """
+
+    first_port: int | None = None
+    tls: Literal["post-quantum", "standard"] = "post-quantum"
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    ready_keys: int = 512
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that are named, by their key."""
+        named = {"certificate": self.certificate, "key": self.key, "client_ca": self.client_ca}
+        return {key: path for key, path in named.items() if path}
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A province file, and the parties that follow from it."""
 
@@ -111,6 +140,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: Replicas = Replicas()
     certificates: TransportCertificates = TransportCertificates()
     keys: Keys = Keys()
+    saes: tuple[Sae, ...] = msgspec.field(name="sae", default=())
+    delivery: Delivery = Delivery()
 
     @property
     def pomp(self) -> PartyId:
@@ -187,6 +218,15 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The key manager at which each QSSP is an SAE: its city's."""
         return {PartyId(f"qssp/{city.name}"): _km(city.name) for city in self.cities}
 
+    @property
+    def sae_homes(self) -> dict[str, PartyId]:
+        """The key manager at which each SAE is: its city's."""
+        return {sae.name: _km(sae.city) for sae in self.saes}
+
+    def has_saes(self, party: PartyId) -> bool:
+        """Say whether a party is a key manager with SAEs."""
+        return party in self.sae_homes.values()
+
     def neighbours(self, km: PartyId) -> dict[str, PartyId]:
         """Return the far end of each link of one key manager."""
         return {link: far for link, ends in self.links.items() for near, far in (ends, ends[::-1]) if near == km}
@@ -199,13 +239,15 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             case Role.PMP:
                 return (self.pomp, *self.qssps)
             case Role.QKMP:
-                return self.qssps
+                return (*self.qssps, *self.kms)
             case Role.QSSP:
                 others = tuple(qssp for qssp in self.qssps if qssp != party)
                 return (self.pomp, self.pmp, self.qkmp, self.attachments[party], *others)
             case Role.KM:
                 attached = tuple(qssp for qssp, km in self.attachments.items() if km == party)
-                return (*attached, *self.neighbours(party).values())
+                sharing = tuple(self.sae_homes.values()) if self.has_saes(party) else ()
+                known = dict.fromkeys((*attached, *self.neighbours(party).values(), *sharing))
+                return tuple(one for one in known if one != party)
             case Role.CPE:
                 return (self.pmp,)
         raise ValueError(f"{party} is no party of a province")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from qsotn.app.routes import next_hops
 from qsotn.crypto.suites import SUITES
 from qsotn.parties.pmp import ODU_TYPES
+from qsotn.service.delivery.configuration import MOST_READY_KEYS
 
 if TYPE_CHECKING:
     from qsotn.app.plan import Device, Plan
@@ -35,10 +37,12 @@ def complaints(plan: Plan) -> Iterator[str]:
     yield from _repeated_names(plan)
     yield from _bad_links(plan)
     yield from _bad_devices(plan)
+    yield from _bad_saes(plan)
     yield from _bad_fibres(plan)
     yield from _missing_routes(plan)
     yield from _bad_settings(plan)
     yield from _bad_ports(plan)
+    yield from _bad_delivery(plan)
 
 
 def _bad_names(plan: Plan) -> Iterator[str]:
@@ -55,6 +59,7 @@ def _named(plan: Plan) -> Iterator[tuple[str, list[str]]]:
     yield "relay", [relay.name for relay in plan.relays]
     yield "link", [link.name for link in plan.qkd_links]
     yield "cpe", [device.name for device in plan.devices]
+    yield "sae", [sae.name for sae in plan.saes]
 
 
 def _repeated_names(plan: Plan) -> Iterator[str]:
@@ -62,6 +67,7 @@ def _repeated_names(plan: Plan) -> Iterator[str]:
         ("[[city]] or [[relay]]", list(plan.places)),
         ("[[link]]", [link.name for link in plan.qkd_links]),
         ("[[cpe]]", [device.name for device in plan.devices]),
+        ("[[sae]]", [sae.name for sae in plan.saes]),
     ):
         for name in _repeated(names):
             yield f"{table} {name!r}: there are two of that name; give each its own"
@@ -113,6 +119,13 @@ def _bad_abilities(where: str, device: Device) -> Iterator[str]:
         for one in given:
             if one not in known:
                 yield f"{where}, {key}: {one!r} is none; there are {_listed(known)}"
+
+
+def _bad_saes(plan: Plan) -> Iterator[str]:
+    cities = [city.name for city in plan.cities]
+    for sae in plan.saes:
+        if sae.city not in cities:
+            yield f"[[sae]] {sae.name!r}, city: there is no city {sae.city!r}; there are {_listed(cities)}"
 
 
 def _bad_fibres(plan: Plan) -> Iterator[str]:
@@ -179,11 +192,39 @@ def _bad_ports(plan: Plan) -> Iterator[str]:
         )
 
 
+def _bad_delivery(plan: Plan) -> Iterator[str]:
+    delivery = plan.delivery
+    first, last = delivery.first_port, _LARGEST_PORT - delivery_ports(plan) + 1
+    if first and not _SMALLEST_PORT <= first <= last:
+        yield f"[delivery] first_port: {first} is out of range; there may be {_SMALLEST_PORT} to {last}, or 0 for any"
+    if not 1 <= delivery.ready_keys <= MOST_READY_KEYS:
+        yield f"[delivery] ready_keys: {delivery.ready_keys} is out of range; there may be 1 to {MOST_READY_KEYS}"
+    for key in ("certificate", "key", "client_ca"):
+        path = delivery.files.get(key, "")
+        if delivery.tls != "standard" and path:
+            yield f'[delivery] {key}: with tls = "{delivery.tls}", leave it out; those of the province are used'
+        if delivery.tls == "standard" and not PurePath(path).is_absolute():
+            yield f'[delivery] {key}: {path!r} is no absolute path; with tls = "standard", name a PEM file by one'
+
+
 def ports_needed(plan: Plan) -> int:
-    """Return how many ports a province takes: two for each process, one for the twin, four for each fibre."""
-    counts = msgspec.structs.asdict(plan.replicas)
-    processes = sum(int(counts.get(party.partition("/")[0], 1)) for party in plan.parties)
-    return TCP_PORTS_EACH * processes + 1 + UDP_PORTS_EACH * len(plan.fibres)
+    """Return how many ports a province takes from its first on.
+
+    Two for each process, one for the twin, four for each fibre, and, without a first port of their own, one for each
+    process that serves SAEs.
+    """
+    processes = sum(_replicas(plan, party) for party in plan.parties)
+    own = delivery_ports(plan) if plan.delivery.first_port is None else 0
+    return TCP_PORTS_EACH * processes + 1 + UDP_PORTS_EACH * len(plan.fibres) + own
+
+
+def delivery_ports(plan: Plan) -> int:
+    """Return how many processes serve SAEs."""
+    return sum(_replicas(plan, km) for km in plan.kms if plan.has_saes(km))
+
+
+def _replicas(plan: Plan, party: str) -> int:
+    return int(msgspec.structs.asdict(plan.replicas).get(party.partition("/")[0], 1))
 
 
 def _listed(names: Iterable[object]) -> str:

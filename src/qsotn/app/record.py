@@ -5,6 +5,7 @@ province.json           every process, its addresses and its folder
 pki/                    the two roots and their keys (`qsotn.app.authority`); no service reads it
 parties/<role>-<name>/  all that one party needs: service.toml, module.key, identity.sealed, installation.json,
                         transport.pem and transport.key, the two roots and their revocation lists; later its store
+saes/<name>/            what an SAE shows: its certificate and key, and roots and lists to know its key manager by
 operator/               what the operator's commands show: the certificate of operator/admin, its key, roots, lists
 twin/                   the QKD twin: service.toml, module.key, and a folder for the certificate of each link
 log/                    what the processes print
@@ -27,6 +28,7 @@ from qsotn.service.config import CONFIGURATION, TlsSection
 VERSION: Final = 1
 PLAN, RECORD = "province.toml", "province.json"
 PKI, PARTIES, OPERATOR_FOLDER, TWIN, LOG = "pki", "parties", "operator", "twin", "log"
+SAES: Final = "saes"
 ADMIN: Final = PartyId("operator/admin")
 
 
@@ -40,6 +42,8 @@ class ServiceRecord(msgspec.Struct, frozen=True):
     """`host:port`, plain HTTP."""
     folder: str
     configuration: str
+    delivery: str = ""
+    """Where SAEs get keys (ETSI GS QKD 014), or empty."""
 
 
 class TwinRecord(msgspec.Struct, frozen=True):
@@ -68,6 +72,8 @@ class ProvinceRecord(msgspec.Struct, frozen=True):
     fibres: tuple[FibreRecord, ...]
     client_ports: dict[PartyId, str]
     """The UDP address at which each device takes its client's frames."""
+    saes: tuple[str, ...] = ()
+    """The SAEs that have certificates of the province."""
 
     def urls(self, party: PartyId) -> tuple[str, ...]:
         """Where one party is reached. Raises `UsageError` for a party that is not here."""
@@ -86,6 +92,11 @@ def configuration_name(replica: int) -> str:
 def party_place(party: PartyId) -> str:
     """Return a party's folder, relative to the province's."""
     return f"{PARTIES}/{party.replace('/', '-')}"
+
+
+def sae_party(name: str) -> PartyId:
+    """Return who an SAE is in its certificate."""
+    return PartyId(f"{Role.SAE}/{name}")
 
 
 def load_record(state: Path) -> ProvinceRecord:
@@ -114,6 +125,8 @@ def transport_folders(state: Path, record: ProvinceRecord) -> dict[PartyId, Path
     """Return the folder of everybody who has a transport certificate."""
     folders = {one.party: state / one.folder for one in record.services}
     folders[ADMIN] = state / OPERATOR_FOLDER
+    for sae in record.saes:
+        folders[sae_party(sae)] = state / SAES / sae
     for link in record.twin.links:
         folders[PartyId(f"{Role.QKD}/{link}")] = state / record.twin.folder / link_folder(link)
     return folders

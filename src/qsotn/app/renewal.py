@@ -82,7 +82,7 @@ def _renew_transport(
 
 def _renew_identities(authority: Authority, folders: dict[PartyId, Path], now: dt.datetime) -> tuple[PartyId, ...]:
     """Certify platform parties' identities anew, and write them into every platform party's installation."""
-    platform = [party for party in folders if role_of(party) not in (Role.CPE, Role.OPERATOR, Role.QKD)]
+    platform = [party for party in folders if role_of(party) not in (Role.CPE, Role.OPERATOR, Role.QKD, Role.SAE)]
     old = {party: load_installation(folders[party]) for party in platform}
     made: dict[PartyId, tuple[bytes, ...]] = {}
     for party, installation in old.items():

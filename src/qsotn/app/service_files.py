@@ -43,6 +43,9 @@ def service_toml(plan: Plan, addresses: Addresses, own: ServiceAddress) -> str:
     document["telemetry"] = {"otlp": ""}
     if role is Role.KM:
         document["links"] = plan.neighbours(party)
+    if own.delivery:
+        document["delivery"] = _delivery(plan, own)
+        document["sae"] = [{"id": sae, "km": km} for sae, km in plan.sae_homes.items()]
     if party in addresses.lines:
         document["line"] = _line(plan, addresses, party)
     return write_toml(document, _HEADING.format(who=party, province=plan.name))
@@ -87,6 +90,11 @@ def _tls(folder: str) -> Mapping[str, Any]:
 
 def _urls(parties: tuple[PartyId, ...], addresses: Addresses) -> dict[str, list[str]]:
     return {party: list(addresses.urls(party)) for party in parties}
+
+
+def _delivery(plan: Plan, own: ServiceAddress) -> dict[str, Any]:
+    delivery = plan.delivery
+    return {"address": own.delivery, "tls": delivery.tls, **delivery.files, "ready_keys": delivery.ready_keys}
 
 
 def _line(plan: Plan, addresses: Addresses, cpe: PartyId) -> dict[str, str]:

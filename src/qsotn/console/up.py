@@ -39,6 +39,8 @@ class Up(msgspec.Struct, frozen=True):
     supervisor: int
     processes: tuple[Status, ...]
     client_ports: dict[PartyId, str]
+    delivery: dict[PartyId, tuple[str, ...]] = {}
+    """Where SAEs get keys (ETSI GS QKD 014): the URLs of each key manager that has some."""
 
 
 def run_up(province: Path | None, state: Path, *, as_json: bool) -> None:
@@ -74,7 +76,8 @@ def run_down(state: Path, *, as_json: bool) -> None:
 
 
 def _tcp_addresses(record: ProvinceRecord) -> list[str]:
-    services = [address for one in record.services for address in (one.url.removeprefix("https://"), one.monitoring)]
+    urls = [url for one in record.services for url in (one.url, one.delivery) if url]
+    services = [url.removeprefix("https://") for url in urls] + [one.monitoring for one in record.services]
     return [*services, record.twin.monitoring]
 
 
@@ -120,11 +123,24 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def _announce(record: ProvinceRecord, state: Path, processes: list[Status], *, as_json: bool) -> None:
     if as_json:
-        up = Up(record.name, str(state), os.getpid(), tuple(processes), record.client_ports)
+        up = Up(record.name, str(state), os.getpid(), tuple(processes), record.client_ports, _delivery(record))
         sys.stdout.write(msgspec.json.encode(up).decode() + "\n")
     else:
         _print(record, state, processes)
     sys.stdout.flush()
+
+
+def _delivery(record: ProvinceRecord) -> dict[PartyId, tuple[str, ...]]:
+    serving = [one for one in record.services if one.delivery]
+    return {one.party: tuple(other.delivery for other in serving if other.party == one.party) for one in serving}
+
+
+def _delivery_lines(record: ProvinceRecord) -> list[str]:
+    found = _delivery(record)
+    if not found:
+        return []
+    rows = [(km, url) for km, urls in found.items() for url in urls]
+    return ["SAEs get keys (ETSI GS QKD 014) at:", aligned(rows), ""]
 
 
 def _print(record: ProvinceRecord, state: Path, processes: list[Status]) -> None:
@@ -133,6 +149,7 @@ def _print(record: ProvinceRecord, state: Path, processes: list[Status]) -> None
     lines = [
         aligned([heading, *rows]),
         "",
+        *_delivery_lines(record),
         f"The province {record.name} is up; its logs are in {state / LOG}. Ctrl-C here stops it. Elsewhere:",
         *(f"  {command} --state {state}" for command in ("qsotn cpe list", "qsotn key status", "qsotn down")),
     ]

@@ -15,6 +15,7 @@ import msgspec
 from qsotn.crypto.certificates import checked_party
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.errors import UsageError
+from qsotn.service.delivery.configuration import DeliverySection, SaeSection, delivery_complaints
 from qsotn.service.toml_file import read_toml
 
 CONFIGURATION: Final = "service.toml"
@@ -24,6 +25,9 @@ SERVED: Final = (Role.POMP, Role.PMP, Role.QSSP, Role.KM, Role.QKMP, Role.CPE)
 COURIERED: Final = (Role.CPE, Role.QSSP)
 """The two roles that meet on Iaq, with the PMP as their courier."""
 _LARGEST_PORT: Final = 65_535
+_SHORTEST_LOOK_S: Final = 0.1
+_LONGEST_LOOK_S: Final = 3600
+_LONGEST_HISTORY_S: Final = 7 * 24 * 3600
 
 
 class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +81,21 @@ class LineSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_port: str
 
 
+class SupervisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a QKMP looks at its key managers and QSSPs, how far back it remembers, and what alarms it.
+
+    `qber` is a fraction; the bits are marks, for what one end of a link may allocate and for a pool of ready keys;
+    `starves_s` is how long before a pool would be empty.
+    """
+
+    interval_s: float = 10.0
+    history_s: float = 3600.0
+    qber: float = 0.05
+    link_bits: int = 8192
+    pool_bits: int = 8192
+    starves_s: float = 600.0
+
+
 class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One party's `service.toml`."""
 
@@ -95,6 +114,11 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     line: LineSection | None = None
     links: dict[str, PartyId] = {}
     """A key manager's QKD links, and the key manager at the far end of each."""
+    delivery: DeliverySection | None = None
+    """A key manager's listener for SAEs."""
+    saes: tuple[SaeSection, ...] = msgspec.field(name="sae", default=())
+    """The SAEs that a key manager knows: its own, and those that they share keys with."""
+    supervision: SupervisionSection = SupervisionSection()
 
 
 class KeysSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +192,7 @@ def _complaints(configuration: ServiceConfiguration) -> Iterator[str]:
     yield from _of_peers(configuration.peers)
     yield from _of_courier(configuration, role)
     yield from _of_role(configuration, role)
+    yield from _of_delivery(configuration, role)
 
 
 def _twin_complaints(configuration: TwinConfiguration) -> Iterator[str]:
@@ -231,15 +256,47 @@ def _of_courier(configuration: ServiceConfiguration, role: Role) -> Iterator[str
             yield f"courier: [peers] does not say where {courier} is; name its URL there"
 
 
+def _of_supervision(section: SupervisionSection) -> Iterator[str]:
+    if not _SHORTEST_LOOK_S <= section.interval_s <= _LONGEST_LOOK_S:
+        yield f"[supervision] interval_s: {section.interval_s:g} is not {_SHORTEST_LOOK_S:g} to {_LONGEST_LOOK_S} s"
+    if not section.interval_s <= section.history_s <= _LONGEST_HISTORY_S:
+        yield f"[supervision] history_s: {section.history_s:g} is not interval_s to {_LONGEST_HISTORY_S} s"
+    if not 0 <= section.qber <= 1:
+        yield f"[supervision] qber: {section.qber:g} is no fraction; expected 0 to 1, for example 0.05"
+    for key in ("link_bits", "pool_bits", "starves_s"):
+        if not getattr(section, key) >= 0:
+            yield f"[supervision] {key}: {getattr(section, key):g} is too little; expected 0 or more"
+
+
 def _of_role(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
     if configuration.line is not None:
         if role is not Role.CPE:
             yield f"[line]: a {role} has no line; leave it out"
         for key, address in msgspec.structs.asdict(configuration.line).items():
             yield from _of_address(f"[line] {key}", address)
+    if role is not Role.QKMP and configuration.supervision != SupervisionSection():
+        yield f"[supervision]: a {role} supervises nothing; leave it out"
+    yield from _of_supervision(configuration.supervision)
     if configuration.links and role is not Role.KM:
         yield f"[links]: a {role} has no QKD links; leave it out"
     for link, far in configuration.links.items():
         yield from _of_party(f"[links] {link}", far, (Role.KM,))
         if far not in configuration.peers:
             yield f"[links] {link}: [peers] does not say where {far} is; name its URL there"
+
+
+def _of_delivery(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
+    delivery, saes = configuration.delivery, configuration.saes
+    if delivery is None and not saes:
+        return
+    if role is not Role.KM:
+        yield f"[delivery], [[sae]]: a {role} gives no keys to SAEs; leave them out"
+    if delivery is None:
+        yield '[[sae]]: there is no [delivery] for them; name an address there, for example "127.0.0.1:7601"'
+        return
+    yield from _of_address("[delivery] address", delivery.address)
+    yield from delivery_complaints(delivery, saes)
+    for number, sae in enumerate(saes, 1):
+        yield from _of_party(f"[[sae]] number {number}, km", sae.km, (Role.KM,))
+        if sae.km not in (configuration.party, *configuration.peers):
+            yield f"[[sae]] number {number}, km: [peers] does not say where {sae.km} is; name its URL there"

@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,6 +33,7 @@ from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.service.collector import Collector
 from qsotn.service.config import SQLITE, ServiceConfiguration
+from qsotn.service.delivery.server import DeliveryService
 from qsotn.service.doorbell import Doorbell
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Readiness
@@ -44,6 +46,8 @@ from qsotn.service.mailbox import Mailbox
 from qsotn.service.observability import Chronicle, Metrics, configure_logging, open_spans
 from qsotn.service.orders import Terms
 from qsotn.service.sender import LEASE_US, Sender
+from qsotn.service.supervision import Supervision
+from qsotn.service.supervision_metrics import NetworkMetrics
 from qsotn.service.worker import DeskWorker, Overloaded
 
 TICK_S: Final = 1.0
@@ -83,6 +87,7 @@ class Host:
         self._peers: dict[PartyId, HttpPeer] = {}
         self._sender = Sender(self._worker, self.peer)
         self._mailbox = Mailbox(self._worker) if self.role is Role.PMP else None
+        self._delivery = self._make_delivery()
         self._troubles: set[str] = {"starting"}
         self._store: Store
         self._installed = _modified(configuration.state / INSTALLATION)
@@ -114,6 +119,8 @@ class Host:
         await self._begin_role(stack)
         await stack.enter_async_context(self._listeners(listener))
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._reload())]
+        if self.role is Role.QKMP:
+            self._background.append(asyncio.create_task(self._supervision().run()))
         stack.push_async_callback(self._end_background)
 
     async def _begin_role(self, stack: contextlib.AsyncExitStack) -> None:
@@ -124,11 +131,18 @@ class Host:
             collector = Collector(self._worker, self._reached(self._configuration.courier))
             await collector.start()
             stack.push_async_callback(collector.stop)
+        if self._delivery is not None:
+            await stack.enter_async_context(self._delivery.running(self._tls.server))
+
+    def _supervision(self) -> Supervision:
+        configuration, metrics = self._configuration, NetworkMetrics(self._metrics.registry, now_us)
+        return Supervision(self._worker, list(configuration.peers), self._reached, configuration.supervision, metrics)
 
     async def _wait(self) -> None:
         """Wait for the word to stop. Raises what ended the desk thread, or a task, before it."""
         told = asyncio.create_task(self._stopping.wait())
-        watched: list[asyncio.Future[Any]] = [told, self._worker.failed, *self._background]
+        delivery = () if self._delivery is None else self._delivery.tasks
+        watched: list[asyncio.Future[Any]] = [told, self._worker.failed, *self._background, *delivery]
         done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         for ended in done:
@@ -150,6 +164,12 @@ class Host:
             return DeskWorker(self._open_node, limit)
         line = self._line
         return DeskWorker(self._open_node, limit, line.idle, line.before, Doorbell(line.ports))
+
+    def _make_delivery(self) -> DeliveryService | None:
+        section = self._configuration.delivery
+        if section is None:
+            return None
+        return DeliveryService(self._configuration, section, self._worker, self.peer, now_us)
 
     def _open_node(self) -> tuple[Node, Store]:
         configuration, folder = self._configuration, self._configuration.state
@@ -237,7 +257,10 @@ class Host:
 
     def _deployment(self) -> Deployment:
         kind: Literal["sqlite", "postgresql"] = "sqlite" if self._configuration.store.url == SQLITE else "postgresql"
-        return Deployment(now_us(), kind, self._terms(), self._alarms)
+        deployment = Deployment(now_us(), kind, self._terms(), self._alarms)
+        if self._delivery is None:
+            return deployment
+        return replace(deployment, assigned=self._delivery.assigned, pools=self._delivery.pools)
 
     def _terms(self) -> Terms | None:
         pmps = [party for party in self._configuration.peers if role_of(party) is Role.PMP]

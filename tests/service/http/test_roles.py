@@ -28,6 +28,7 @@ PARTIES: Final = {
     "cpe": CPE_A,
     "operator": PartyId("operator/alice"),
     "qkd": PartyId("qkd/jinan-weifang"),
+    "sae": PartyId("sae/bank"),
 }
 HOSTS: Final = ("pomp", "pmp", "qssp", "km", "qkmp", "cpe")
 
@@ -48,11 +49,16 @@ OPERATIONS: Final = {
         " GET lines/{line}, DELETE lines/{line}, POST lines/{line}/rekeys, GET usage, GET usage/{line}"
     ),
     "pmp": "GET registrations, GET reservations",
-    "qssp": "GET key-files, GET services, GET lines/{line}/generations",
-    "km": "GET links, GET links/{link}/blocks",
-    "qkmp": "GET synchronisations",
+    "qssp": "GET key-files, GET services, GET lines/{line}/generations, GET generations",
+    "km": "GET links, GET links/{link}/blocks, GET pools",
+    "qkmp": (
+        "GET synchronisations, GET network, GET network/pools, GET network/lines, GET network/forecast,"
+        " GET network/alarms, POST network/admission"
+    ),
     "cpe": "GET line, GET binding",
 }
+SUPERVISED: Final = {"qssp": ("generations",), "km": ("links", "pools")}
+"""What the QKMP may read beside the operator: counts and key IDs."""
 
 
 def expected(host: str) -> dict[str, set[str]]:
@@ -61,7 +67,8 @@ def expected(host: str) -> dict[str, set[str]]:
     routes["GET /metrics"] = {"operator"}
     for named in f"{COMMON}, {OPERATIONS[host]}".split(", "):
         method, path = named.split(" ")
-        routes[f"{method} /operations/v1/{path}"] = {"operator"}
+        watcher = {"qkmp"} if path in SUPERVISED.get(host, ()) else set()
+        routes[f"{method} /operations/v1/{path}"] = {"operator"} | watcher
     for interface, visitors in DOORS[host].items():
         for behind in BEHIND_EACH_DOOR:
             method, path = behind.split(" ")
@@ -69,6 +76,7 @@ def expected(host: str) -> dict[str, set[str]]:
     if host == "km":
         paths = ("GET ", "PUT /first-keys", "POST /exchanges", "POST /blocks")
         routes |= {path.replace(" ", " /kq/v1/links/{link}"): {"qkd"} for path in paths}
+        routes |= {"POST /kx/v1/assignments": {"km"}, "POST /kx/v1/voids": {"km"}}
     if host == "pmp":
         routes |= {"GET /ax/v1/mailbox": {"cpe"}, "POST /ax/v1/mailbox/receipts": {"cpe"}}
     return routes

@@ -20,11 +20,14 @@ from qsotn.domain import Role
 from qsotn.service.http import (
     health,
     mailbox,
+    operations_admission,
+    operations_assignments,
     operations_common,
     operations_cpe,
     operations_keys,
     operations_km,
     operations_lines,
+    operations_network,
     operations_pmp,
     operations_pomp,
     operations_qkmp,
@@ -46,8 +49,13 @@ _BY_ROLE: Final[dict[Role, tuple[Operation, ...]]] = {
     Role.POMP: operations_pomp.OPERATIONS + operations_lines.OPERATIONS,
     Role.PMP: mailbox.OPERATIONS + operations_pmp.OPERATIONS,
     Role.QSSP: operations_qssp.OPERATIONS + operations_keys.QSSP_OPERATIONS,
-    Role.KM: operations_km.OPERATIONS + operations_keys.KM_OPERATIONS + quantum_modules.OPERATIONS,
-    Role.QKMP: operations_qkmp.OPERATIONS,
+    Role.KM: (
+        operations_assignments.OPERATIONS
+        + operations_km.OPERATIONS
+        + operations_keys.KM_OPERATIONS
+        + quantum_modules.OPERATIONS
+    ),
+    Role.QKMP: operations_qkmp.OPERATIONS + operations_network.OPERATIONS + operations_admission.OPERATIONS,
     Role.CPE: operations_cpe.OPERATIONS,
 }
 _NONE: Final = "none"

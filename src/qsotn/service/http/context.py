@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -10,9 +10,11 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from qsotn.domain import LineId, PartyId, Role
+from qsotn.keynetwork.delivery import Pool, PoolCount
 from qsotn.ports import Posted
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
+from qsotn.service.delivery.assignments import AssignmentAnswer, AssignmentRequest, VoidRequest
 from qsotn.service.orders import Terms
 from qsotn.service.worker import Receipts
 
@@ -56,6 +58,16 @@ class Mailbox(Protocol):
         """Note durably that a device has these datagrams; numbers that are not its own change nothing."""
 
 
+class Assigned(Protocol):
+    """Ready keys as another key manager sees them, as `service.delivery.assigned.Assigned` offers them."""
+
+    async def assign(self, origin: PartyId, request: AssignmentRequest) -> AssignmentAnswer:
+        """Have keys wait for slave SAEs; what is not refused is durable. Raises `Overloaded`, `StoreError`."""
+
+    async def void(self, origin: PartyId, request: VoidRequest) -> None:
+        """Destroy keys that no SAE was given. Raises `Overloaded`, `StoreError`."""
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """Whether a service can do its work now; `reasons` say why not."""
 
@@ -68,18 +80,25 @@ def no_alarms(_: LineId) -> tuple[str, ...]:
     return ()
 
 
+async def no_pools() -> Mapping[Pool, PoolCount]:
+    """Say that this process delivers no ready keys."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What a process knows of itself that its party does not. `started_at` in microseconds since the epoch.
 
     `terms` are what a POMP's orders are given under; without them, orders are refused. `alarms` tells what a device's
-    line terminal reports.
+    line terminal reports, `pools` how a key manager's ready keys stand.
     """
 
     started_at: int
     store: Literal["sqlite", "postgresql"]
     terms: Terms | None = None
     alarms: Callable[[LineId], tuple[str, ...]] = no_alarms
+    assigned: Assigned | None = None
+    pools: Callable[[], Awaitable[Mapping[Pool, PoolCount]]] = no_pools
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from qsotn.domain import ProcedureId
+from qsotn.domain import ProcedureId, Role
 from qsotn.parties.pomp import Pomp
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
@@ -119,9 +119,15 @@ def reading(
 
 
 def listing(
-    path: str, *, tag: str, item: Any, example: object, path_type: type[msgspec.Struct] = NoParameters
+    path: str,
+    *,
+    tag: str,
+    item: Any,
+    example: object,
+    path_type: type[msgspec.Struct] = NoParameters,
+    roles: frozenset[Role] = OPERATORS,
 ) -> Callable[[Callable[[Any, Any], Page[Any]]], Operation]:
-    """Declare how an operator lists resources."""
+    """Declare how an operator, or whoever else `roles` names, lists resources."""
 
     def declare(read: Callable[[Any, Any], Page[Any]]) -> Operation:
         async def act(call: Call[Any, Any, Any]) -> Answer:
@@ -131,7 +137,7 @@ def listing(
             "GET",
             PREFIX + path,
             tag=tag,
-            roles=OPERATORS,
+            roles=roles,
             path_type=path_type,
             query_type=Window,
             successes=(Success(200, "A page.", Content(Page[item], Page((example,), None))),),

@@ -6,19 +6,23 @@ Both are accounts, by identifier and count; neither holds a bit of a key.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from qsotn.domain import End, KeyId, LineId
+from qsotn.domain import End, KeyId, LineId, PartyId
 from qsotn.keynetwork import pool
 from qsotn.parties.km import BlockState, KeyBlock, Km
-from qsotn.parties.qssp import Generation, Qssp
+from qsotn.parties.qssp import Generation, LineService, Qssp
 from qsotn.service.http.declaring import absent, listing
 from qsotn.service.http.names import LinePath
 from qsotn.service.http.operation import Call, Operation
+from qsotn.service.http.operations_km import WATCHERS
 from qsotn.service.http.paging import Page, Window, page
 from qsotn.service.http.quantum_modules import LinkPath
+
+NEWEST: Final = 8
+"""Generations of a line end that are compared."""
 
 
 class BlockStatus(msgspec.Struct, frozen=True):
@@ -50,6 +54,28 @@ class GenerationStatus(msgspec.Struct, frozen=True):
     sources: tuple[str, ...]
     drawn_at: int
     armed_at: int
+
+
+class DrawnGeneration(msgspec.Struct, frozen=True):
+    """One generation by its number and the IDs of its two keys, a-to-b first; `drawn_at` in microseconds."""
+
+    generation: int
+    key_ids: tuple[KeyId, KeyId]
+    drawn_at: int
+
+
+class LineGenerations(msgspec.Struct, frozen=True):
+    """The newest generations that this city has drawn for one end of a line, the oldest of them first.
+
+    `km` is the key manager they were drawn from, `rekey_interval_s` how often new ones are.
+    """
+
+    line: LineId
+    end: End
+    peer_qssp: PartyId
+    km: PartyId
+    rekey_interval_s: int
+    drawn: tuple[DrawnGeneration, ...]
 
 
 @listing(
@@ -118,5 +144,42 @@ def _generation(key: str, kept: Generation) -> GenerationStatus:
     return GenerationStatus(kept.line, end, kept.generation, ids, kept.sources, kept.drawn_at, kept.armed_at)
 
 
+@listing(
+    "/generations",
+    tag="qssp",
+    item=LineGenerations,
+    example=LineGenerations(
+        line=LineId("line-1"),
+        end=End.A,
+        peer_qssp=PartyId("qssp/qingdao"),
+        km=PartyId("km/jinan"),
+        rekey_interval_s=3600,
+        drawn=(
+            DrawnGeneration(
+                generation=1,
+                key_ids=(KeyId("f02d0743-5956-43e3-9aec-35e959c5fdbd"), KeyId("329cbf91-fb76-42fc-b58b-d548d9502bcb")),
+                drawn_at=1_780_000_000_300_000,
+            ),
+        ),
+    ),
+    roles=WATCHERS,
+)
+def list_newest_generations(qssp: Qssp, call: Call[Any, Window, None]) -> Page[LineGenerations]:
+    """The newest generations of every end of a line in service here, by line and end: what the QKMP compares."""
+    return page("newest generations", call.query, qssp.services.items, lambda service: _newest(qssp, service))
+
+
+def _newest(qssp: Qssp, service: LineService) -> LineGenerations:
+    prefix = f"{service.line}/{service.end}/"
+    after = f"{prefix}{max(0, service.generation - NEWEST):08}"
+    drawn = tuple(
+        DrawnGeneration(kept.generation, (kept.key_id_a_to_b, kept.key_id_b_to_a), kept.drawn_at)
+        for kept in qssp.generations.values(prefix, after=after)
+        if kept.drawn_at
+    )
+    km, interval = qssp.configuration.km, service.rekey_interval_s
+    return LineGenerations(service.line, service.end, service.peer_qssp, km, interval, drawn)
+
+
 KM_OPERATIONS: Final[tuple[Operation, ...]] = (list_blocks,)
-QSSP_OPERATIONS: Final[tuple[Operation, ...]] = (list_generations,)
+QSSP_OPERATIONS: Final[tuple[Operation, ...]] = (list_generations, list_newest_generations)

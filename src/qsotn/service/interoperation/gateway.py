@@ -1,0 +1,151 @@
+"""Keys for SAEs as before (`KeyDelivery`), with those of other operators among them (ETSI GS QKD 020).
+
+In this network a foreign SAE is attached to the key manager at the border, this one: a key for it is reserved as for
+any other slave, collected here in its name, noted as *to be sent*, and handed to its operator. Its master is answered
+only when the operator has acknowledged that it has the key; if that does not happen in time, the key is void at both
+ends. The other way round, an SAE here finds keys of a foreign initiator under the same methods of ETSI GS QKD 014.
+
+A foreign SAE itself asks for nothing here, whatever certificate it shows: it has its own operator for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import structlog
+
+from qsotn.domain import KeyId
+from qsotn.errors import QsotnError, Refusal, WrongParty
+from qsotn.keynetwork.delivery import ReadyKey
+from qsotn.service.delivery.offered import KeyDelivery, Offer
+from qsotn.service.delivery.saes import Saes
+from qsotn.service.interoperation import received, sent
+from qsotn.service.interoperation.border_store import InThread
+from qsotn.service.interoperation.operators import Operator, Operators
+
+ACKNOWLEDGED_S: Final = 8.0
+"""How long a master SAE waits for another operator's acknowledgement."""
+_log = structlog.get_logger("interoperation")
+
+
+class Gateway:
+    """`KeyDelivery` at the border. It is started after `recover`, which knows what an earlier process left."""
+
+    def __init__(
+        self,
+        delivery: KeyDelivery,
+        operators: Operators,
+        saes: Saes,
+        store: InThread,
+        clock: Callable[[], int],
+        due: Callable[[], None],
+        patience_s: float = ACKNOWLEDGED_S,
+    ) -> None:
+        """`due` is called when there is something to send."""
+        self._delivery, self._operators, self._saes, self._store = delivery, operators, saes, store
+        self._clock, self._due, self._patience_s = clock, due, patience_s
+        self._waiting: dict[KeyId, asyncio.Future[sent.Sending]] = {}
+
+    async def recover(self) -> None:
+        """Have void what was being sent when an earlier process ended: no master was given it. Raises `StoreError`."""
+        left = await self._store.call(partial(sent.abandon_all, now=self._clock()))
+        if left:
+            _log.warning("keys that were being sent to other operators are void", keys=left)
+        self._due()
+
+    def settled(self, changed: Mapping[KeyId, sent.Sending]) -> None:
+        """Tell whoever waits what became of keys."""
+        for key_id, state in changed.items():
+            future = self._waiting.get(key_id)
+            if future is not None and not future.done():
+                future.set_result(state)
+
+    # --- KeyDelivery ------------------------------------------------------------------------------------------------
+
+    async def offer(self, master: str, slave: str) -> Offer:
+        """Return what is on offer, as `KeyDelivery.offer` does; one SAE of another operator at a time."""
+        self._check_own(master)
+        offer = await self._delivery.offer(master, slave)
+        return offer if self._operators.of_sae(slave) is None else replace(offer, most_additional_slaves=0)
+
+    async def reserve(self, master: str, slaves: Sequence[str], number: int, size: int) -> Sequence[ReadyKey]:
+        """Give new keys to a master SAE, as `KeyDelivery.reserve` does.
+
+        Raises also `Refusal` FAR_END_SILENT and OPERATOR_REFUSED, with the keys void.
+        """
+        self._check_own(master)
+        foreign = [operator for slave in slaves if (operator := self._operators.of_sae(slave)) is not None]
+        if not foreign:
+            return await self._delivery.reserve(master, slaves, number, size)
+        if len(slaves) > 1:
+            raise Refusal("BAD_REQUEST", "an SAE of another operator shares keys with one SAE at a time")
+        keys = await self._delivery.reserve(master, slaves, number, size)
+        await self._hand_over(foreign[0], master, slaves[0], keys)
+        return keys
+
+    async def collect(self, slave: str, master: str, key_ids: Sequence[KeyId]) -> Sequence[ReadyKey]:
+        """Give waiting keys to a slave SAE, as `KeyDelivery.collect` does."""
+        self._check_own(slave)
+        operator = self._operators.of_sae(master)
+        if operator is None:
+            return await self._delivery.collect(slave, master, key_ids)
+        asker = received.Asker(slave, master, operator.name)
+        return await self._store.call(partial(received.collect, asker=asker, key_ids=tuple(key_ids), now=self._clock()))
+
+    def _check_own(self, sae: str) -> None:
+        self._saes.check_own(sae)
+        if self._operators.of_sae(sae) is not None:
+            raise WrongParty(f"{sae} belongs to another operator, and asks there")
+
+    # --- to another operator ----------------------------------------------------------------------------------------
+
+    async def forward(self, master: str, slave: str, key_ids: Sequence[KeyId]) -> None:
+        """Send keys on that wait here for a foreign SAE, because a master elsewhere in this network reserved them.
+
+        Raises what `KeyDelivery.collect` raises, `Refusal` UNKNOWN_SAE, `StoreError`.
+        """
+        operator = self._operators.of_sae(slave)
+        if operator is None:
+            raise Refusal("UNKNOWN_SAE", f"{slave} belongs to no other operator")
+        await self._note(operator, master, slave, key_ids)
+
+    async def _hand_over(self, operator: Operator, master: str, slave: str, keys: Sequence[ReadyKey]) -> None:
+        key_ids = [key.key_id for key in keys]
+        futures = [self._waiting.setdefault(key_id, _future()) for key_id in key_ids]
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._note(operator, master, slave, key_ids)
+                states = await asyncio.gather(*futures)
+        except BaseException as error:
+            await asyncio.shield(self._abandon(slave, key_ids))
+            if isinstance(error, TimeoutError):
+                raise Refusal("FAR_END_SILENT", f"{operator.name} did not acknowledge the keys in time") from None
+            raise
+        finally:
+            for key_id in key_ids:
+                self._waiting.pop(key_id, None)
+        if set(states) != {sent.Sending.RELAYED}:
+            await self._abandon(slave, key_ids)
+            raise Refusal("OPERATOR_REFUSED", f"{operator.name} did not take the keys")
+
+    async def _note(self, operator: Operator, master: str, slave: str, key_ids: Sequence[KeyId]) -> None:
+        """Collect keys in a foreign SAE's name, and have them sent. A crash in between leaves keys nobody knows of."""
+        keys = await self._delivery.collect(slave, master, key_ids)
+        noted = partial(sent.prepare, operator=operator.name, initiator=master, target=slave)
+        await self._store.call(lambda store: noted(store, keys=keys, now=self._clock()))
+        self._due()
+
+    async def _abandon(self, slave: str, key_ids: Sequence[KeyId]) -> None:
+        try:
+            await self._store.call(partial(sent.abandon, target=slave, key_ids=key_ids, now=self._clock()))
+            self._due()
+        except QsotnError as error:
+            _log.error("keys that nobody was given are not void yet", keys=len(key_ids), reason=str(error))
+
+
+def _future() -> asyncio.Future[sent.Sending]:
+    return asyncio.get_running_loop().create_future()

@@ -1,0 +1,81 @@
+"""What a key manager has had of a QKD link since it was installed, in running totals.
+
+A link's blocks only grow in number, and those that are spent at this end never change again. Their sum is kept, up to
+the last of them, so that asking costs what is open now and not what ever was.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Final
+
+import msgspec
+
+from qsotn.keynetwork import pool
+from qsotn.parties.desk import Collection
+from qsotn.parties.km import BlockState, KeyBlock, Km
+
+_COLLECTION: Final = "link-totals"
+
+
+class LinkTotals(msgspec.Struct, frozen=True):
+    """The blocks of a link up to `number`: how many, and their units of 256 bits at this end.
+
+    `agreed_units` are those of both halves, `drawn_units` those of this end's half that it allocated. `error_rate` and
+    `bits_per_second` are told by the ledger of the newest block that was agreed, where it has them.
+    """
+
+    number: int = 0
+    blocks: int = 0
+    pending: int = 0
+    agreed_units: int = 0
+    drawn_units: int = 0
+    error_rate: float | None = None
+    bits_per_second: float | None = None
+
+
+def totals(km: Km, link: str) -> LinkTotals:
+    """Return the totals of a link as they are now; the sum of what is spent is kept for the next time."""
+    kept, closed = _kept(km), km.desk.collection("closed-blocks", int).get(link) or 0
+    known = kept.get(link) or LinkTotals()
+    if closed > known.number:
+        known = reduce(lambda sums, block: _with(km, sums, block), _between(km, link, known.number, closed), known)
+        kept.put(link, known)
+    newer = km.blocks.values(f"{link}/", after=_key(link, known.number))
+    return reduce(lambda sums, block: _with(km, sums, block), newer, known)
+
+
+def _kept(km: Km) -> Collection[LinkTotals]:
+    return km.desk.collection(_COLLECTION, LinkTotals)
+
+
+def _between(km: Km, link: str, first: int, last: int) -> list[KeyBlock]:
+    """Return the blocks after `first`, up to and including `last`."""
+    found = km.blocks.items(f"{link}/", after=_key(link, first))
+    return [block for key, block in found if key <= _key(link, last)]
+
+
+def _with(km: Km, sums: LinkTotals, block: KeyBlock) -> LinkTotals:
+    counted = msgspec.structs.replace(sums, number=block.number, blocks=sums.blocks + 1)
+    if block.state is BlockState.PENDING:
+        return msgspec.structs.replace(counted, pending=sums.pending + 1)
+    if block.state is BlockState.DISCARDED:
+        return counted
+    own = pool.half(km.desk.party, km.configuration.links[block.link], block.units)
+    return msgspec.structs.replace(
+        counted,
+        agreed_units=sums.agreed_units + block.units,
+        drawn_units=sums.drawn_units + block.own_mark - own.start,
+        error_rate=block.ledger.get("error_rate"),
+        bits_per_second=_rate(block),
+    )
+
+
+def _rate(block: KeyBlock) -> float | None:
+    """Return the link's own rate while it made this block; a source that does not say how long it took has none."""
+    seconds = block.ledger.get("link_seconds")
+    return block.units * pool.UNIT_BITS / seconds if seconds else None
+
+
+def _key(link: str, number: int) -> str:
+    return f"{link}/{number:08}"

@@ -1,0 +1,64 @@
+"""`qsotn key network`, `key forecast` and `key admit`: the province's key network, as its QKMP sees it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from qsotn.verbs_common import EXIT_FAILED, JsonOption, ProvinceOption, province_folder
+
+EXIT_NO: Final = 3
+"""The question was understood and answered: no."""
+
+
+def add_to(key: typer.Typer) -> None:
+    """Put these verbs among those of `qsotn key`."""
+    key.command("network", epilog="Example: qsotn key network --json")(key_network)
+    key.command("forecast", epilog="Example: qsotn key forecast")(key_forecast)
+    key.command(
+        "admit",
+        epilog="Examples: qsotn key admit jinan qingdao --lines 20 --every 60 · "
+        "qsotn key admit jinan qingdao --lines 500 && echo there is room",
+    )(admit_lines)
+
+
+def key_network(state: ProvinceOption = None, as_json: JsonOption = False) -> None:
+    """Show who answers, what every link and pool has, whether both ends of each line agree, and every alarm.
+
+    Exit code 1 while there is an alarm.
+    """
+    from qsotn.console.network import show_network
+
+    if not show_network(province_folder(state), as_json=as_json):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def key_forecast(state: ProvinceOption = None, as_json: JsonOption = False) -> None:
+    """Show when each end of a link, and each pool, will be empty if it goes on as in the last quarter of an hour."""
+    from qsotn.console.network import show_forecast
+
+    show_forecast(province_folder(state), as_json=as_json)
+
+
+def admit_lines(
+    origin: Annotated[str, typer.Argument(metavar="FROM", help="The city of end A: jinan, or km/jinan.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The city of end B.")],
+    lines: Annotated[int, typer.Option("--lines", metavar="N", min=1, max=1_000_000, help="How many more lines.")] = 1,
+    every: Annotated[
+        int, typer.Option("--every", metavar="SECONDS", min=1, max=86_400, help="Between two key changes of each.")
+    ] = 60,
+    key_bits: Annotated[
+        int, typer.Option("--key-bits", metavar="BITS", min=64, max=1024, help="Of one key, in whole bytes.")
+    ] = 256,
+    state: ProvinceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask whether the key network can carry more lines between two cities. Nothing is reserved by it.
+
+    Each line takes two keys, one for each direction, at every key change. Exit code 0 for yes, 3 for no.
+    """
+    from qsotn.console.network import show_admission
+
+    if not show_admission(province_folder(state), origin, target, lines, every, key_bits, as_json=as_json):
+        raise typer.Exit(EXIT_NO)
