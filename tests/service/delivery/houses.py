@@ -132,7 +132,7 @@ class Town:
         first = await self.houses[origin].group.call(lambda store: store.next_number(pool))
         self.drawn += count
         units = tuple(Secret((self.drawn * 1_000_003 + at).to_bytes(32, "little")) for at in range(count))
-        deposit = Deposit(pool, f"{origin}-{target}-{first}", first, units)
+        deposit = Deposit(pool, f"{origin}-{target}-{pool.series}-{first}", first, units)
         for end in dict.fromkeys((origin, target)):
             await self.houses[end].group.apply(deposit)
         return pool

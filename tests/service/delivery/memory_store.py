@@ -66,6 +66,8 @@ class Disk:
     assigned: set[Assign] = field(default_factory=set)
     became: dict[int, Counter[str]] = field(default_factory=dict)
     """By tag, how many units were delivered, voided, expired."""
+    over: set[int] = field(default_factory=set)
+    """Tags of pools that have ended."""
     ended: int = 0
     """The highest series that an older copy of this disk had when it was put back."""
 
@@ -108,12 +110,23 @@ class MemoryKeyStore:
         return tuple(self._place.disk.pools.values())
 
     def begin_pool(self, origin: PartyId, target: PartyId) -> Pool:
-        for pool in self._place.disk.pools.values():
-            if (pool.origin, pool.target) == (origin, target) and pool.series > self._place.disk.ended:
-                return pool
-        pool = Pool(origin, target, self._place.disk.ended + 1)
-        self._place.disk.pools[pool.tag] = pool
+        disk, last = self._place.disk, self._place.disk.ended
+        for pool in disk.pools.values():
+            if (pool.origin, pool.target) == (origin, target) and pool.series > disk.ended:
+                last = max(last, pool.series)
+                if pool.tag not in disk.over:
+                    return pool
+        pool = Pool(origin, target, last + 1)
+        disk.pools[pool.tag] = pool
         return pool
+
+    def end_pool(self, pool: Pool) -> None:
+        disk = self._place.disk
+        burned = len(disk.ready.pop(pool.tag, {}))
+        for name in [name for name, one in disk.waiting.items() if one.pool == pool and not one.given]:
+            burned += disk.waiting.pop(name).units
+        disk.became.setdefault(pool.tag, Counter())["burned"] += burned
+        disk.over.add(pool.tag)
 
     def next_number(self, pool: Pool) -> int:
         return self._place.disk.above.get(pool.tag, 0)
@@ -130,7 +143,7 @@ class MemoryKeyStore:
         waiting = sum(one.units for one in disk.waiting.values() if one.pool == pool)
         became = disk.became.get(pool.tag, Counter())
         ready = len(disk.ready.get(pool.tag, {}))
-        return PoolCount(ready, waiting, became["delivered"], became["voided"], became["expired"], 0)
+        return PoolCount(ready, waiting, became["delivered"], became["voided"], became["expired"], became["burned"])
 
     def provenance(self, _: str) -> bytes | None:
         return None

@@ -140,6 +140,24 @@ def test_what_cannot_be_had_is_refused_and_nothing_taken(
     run(story())
 
 
+def test_a_pool_that_the_far_end_has_lost_ends_and_the_next_one_serves() -> None:
+    async def story() -> None:
+        async with town() as here:
+            first = await here.houses[JINAN].desk.pool(QINGDAO)
+            await here.houses[QINGDAO].group.call(lambda store: store.end_pool(first))
+            with pytest.raises(Refusal) as refused:
+                await reserve(here, ["bob"])
+            assert refused.value.code == "KEY_SHORTAGE"
+            ended = await here.houses[JINAN].group.call(lambda store: store.count(first))
+            assert (ended.ready, ended.waiting) == (0, 0), "nobody is given what the far end has not"
+            second = await here.supply(JINAN, QINGDAO, 10)
+            assert second.series > first.series
+            given = await reserve(here, ["bob"])
+            assert bits(await collect(here, "bob", given)) == bits(given)
+
+    run(story())
+
+
 def test_a_shortage_of_one_pool_of_several_takes_nothing_from_the_others_for_long() -> None:
     async def story() -> None:
         async with town() as here:
@@ -266,16 +284,17 @@ def test_a_far_end_that_holds_its_answer_back_is_given_up(monkeypatch: pytest.Mo
     run(story())
 
 
-def test_what_the_far_end_has_not_got_is_void_here() -> None:
+def test_what_the_far_end_has_not_got_is_given_to_nobody_here() -> None:
     async def story() -> None:
         async with town() as here:
             pool = await here.houses[JINAN].desk.pool(QINGDAO)
             here.places[QINGDAO].disk.ready[pool.tag].clear()
             with pytest.raises(Refusal) as refused:
                 await reserve(here, ["bob"], 2)
-            assert refused.value.code == "KEYS_NOT_FOUND"
+            assert refused.value.code == "KEY_SHORTAGE"
             await here.houses[JINAN].voids.settle()
-            assert (await count(here, JINAN, JINAN, QINGDAO)).voided == 2
+            stands = await here.houses[JINAN].group.call(lambda store: store.count(pool))
+            assert (stands.ready, stands.waiting, stands.delivered, stands.burned) == (0, 0, 0, 100)
 
     run(story())
 

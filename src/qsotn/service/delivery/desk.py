@@ -13,7 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
+
+import structlog
 
 from qsotn.domain import KeyId, PartyId
 from qsotn.errors import LineError, QsotnError, Refusal
@@ -22,10 +25,12 @@ from qsotn.keynetwork.delivery import (
     Assign,
     Collect,
     Confirm,
+    KeyStore,
     Pool,
     ReadyKey,
     Reserve,
     parse_key_id,
+    shortage,
     units_of,
 )
 from qsotn.keynetwork.relay import one_time_pad
@@ -34,6 +39,8 @@ from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.offered import Offer
 from qsotn.service.delivery.saes import Saes
 from qsotn.service.delivery.voids import Voids
+
+_log: Final = structlog.get_logger("keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +205,26 @@ class DeliveryDesk:
         far = [part for part in parts if part.pool.target != self.own]
         near = [part for part in parts if part.pool.target == self.own]
         try:
-            _raise_first(far, await _ended([self._assigned(part, parts[0], master, size) for part in far]))
+            errors = await _ended([self._assigned(part, parts[0], master, size) for part in far])
+            await self._end_lost(far, errors)
+            _raise_first(far, errors)
             confirmed = Confirm(tuple(key_id for part in far for key_id in part.key_ids))
             _check_done(await self._group.apply_all((confirmed, *(self._waiting(part, master) for part in near))))
         except BaseException:  # also a caller that goes away: nobody will ever use these keys
             self._abandon(parts)
             raise
+
+    async def _end_lost(self, far: Sequence[_Part], errors: Sequence[BaseException | None]) -> None:
+        """End the pools whose ready units the far end does not have: an older copy of its store was restored there.
+
+        What arrived there was laid in before it answered, so nothing of them is on its way; the next series is filled.
+        """
+        for part, error in zip(far, errors, strict=True):
+            if isinstance(error, Refusal) and error.code == "KEYS_NOT_FOUND":
+                pool = part.pool
+                _log.error("the far end has lost a pool, which ends", target=pool.target, series=pool.series)
+                await self._group.call(partial(_end_pool, pool=pool))
+                self._pools.pop(pool.target, None)
 
     def _waiting(self, part: _Part, master: str) -> Assign:
         """What makes keys that were held here wait for slaves here."""
@@ -236,8 +257,14 @@ def _raise_first(far: Sequence[_Part], errors: Sequence[BaseException | None]) -
     for part, error in zip(far, errors, strict=True):
         if isinstance(error, LineError):
             raise silent(part.pool.target) from error
+        if isinstance(error, Refusal) and error.code == "KEYS_NOT_FOUND":
+            raise shortage(part.pool) from error
         if error is not None:
             raise error
+
+
+def _end_pool(store: KeyStore, pool: Pool) -> None:
+    store.end_pool(pool)
 
 
 def _check_done(applied: Applied) -> None:
