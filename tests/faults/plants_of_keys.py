@@ -251,6 +251,16 @@ LINK_PLANTS = [
     ),
     Planted(
         "a_unit_is_stored_until_it_is_given",
+        added(KM_A, "pooled", "a-r/00000001/000040", "batch/00"),
+        (KM_A, "unit 40 of block 1 of a-r", "batch/00", "still stored"),
+    ),
+    Planted(
+        "a_unit_is_stored_until_it_is_given",
+        added(KM_B, "pooled", "b-r/00000001/000032", "batch/00"),
+        (KM_B, "unit 32 of block 1 of b-r", "key-15", "batch/00"),
+    ),
+    Planted(
+        "a_unit_is_stored_until_it_is_given",
         changed(KM_A, "blocks", "a-r/00000001", state=km.BlockState.DISCARDED),
         (KM_A, "unit 63 of block 1 of a-r", "discarded"),
     ),

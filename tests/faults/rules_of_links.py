@@ -107,13 +107,23 @@ def a_unit_is_stored_until_it_is_given(history: History) -> Iterator[str]:
 
 
 def _astray(book: KeyBook, near: LinkEnd, far: LinkEnd, block: KeyBlock, unit: Unit) -> Iterator[str]:
-    stored, kept = unit.place in near.km.units, near.given.get(unit, [])
-    if stored and kept:
-        yield f"was given to {kept[0]} and is still stored"
-    elif stored and block.state is BlockState.DISCARDED:
+    stored, given = unit.place in near.km.units, _given_to(near, unit)
+    discarded = block.state is BlockState.DISCARDED
+    if len(given) > 1:
+        yield "was given to " + " and ".join(given)
+    if stored and given:
+        yield f"was given to {given[0]} and is still stored"
+    elif stored and discarded:
         yield "is still stored; its block was discarded"
-    elif not stored and not kept and block.state is not BlockState.DISCARDED and not _given_up(book, far, unit):
+    elif not (stored or given or discarded or _given_up(book, far, unit)):
         yield f"is gone and was given to no key; its block is {block.state}"
+
+
+def _given_to(near: LinkEnd, unit: Unit) -> list[str]:
+    """Keys and shares of batches that one end gave a unit to, but no two keys: those have a rule of their own."""
+    keys = [str(one) for one in near.given.get(unit, [])[:1]]
+    share = near.km.pooled.get(unit.place)
+    return keys if share is None else [*keys, f"share {share}"]
 
 
 @rule

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from qsotn.domain import LineId, PartyId, Role, role_of
-from qsotn.parties import cpe, km, pmp, pomp, qkmp, qssp
+from qsotn.parties import cpe, km, km_pool, pmp, pomp, qkmp, qssp
 from qsotn.parties.desk import Collection, T
 from qsotn.ports import Store, Transaction
 from qsotn.procedures.key_supply import Hop, Supply
@@ -62,6 +62,8 @@ class KmSnapshot(Snapshot):
     units: frozenset[str] = frozenset()
     keys: Mapping[str, km.KeyRecord] = field(default_factory=dict)
     stored: Mapping[str, km.StoredKey] = field(default_factory=dict)
+    pooled: Mapping[str, str] = field(default_factory=dict)
+    """By its place, which share of a batch for a pool took a unit, or was refused under it."""
     supplies: Mapping[str, Supply] = field(default_factory=dict)
     hops: Mapping[str, Hop] = field(default_factory=dict)
 
@@ -144,9 +146,19 @@ def _read_km(party: PartyId, rows: tuple[Row, ...], records: _Records) -> KmSnap
         units=frozenset(records.keys("key-units")),
         keys={one.key_id: one for supply in supplied.values() for one in supply.of_each()},
         stored=records.of("stored-keys", km.StoredKey),
+        pooled=dict(_pooled(records)),
         supplies=records.of("supplies", Supply),
         hops=records.of("hops", Hop),
     )
+
+
+def _pooled(records: _Records) -> Iterator[tuple[str, str]]:
+    passed = {key: (*one.taken, *one.pad) for key, one in records.of("passages", km_pool.Passage).items()}
+    burnt = {key: one.units for key, one in records.of("burnt-units", km_pool.BurntUnits).items()}
+    for key, allocations in (passed | burnt).items():
+        for taken in allocations:
+            for unit in range(taken.unit, taken.unit + taken.units):
+                yield f"{taken.link}/{taken.block:08}/{unit:06}", key
 
 
 def _read_qkmp(party: PartyId, rows: tuple[Row, ...], records: _Records) -> QkmpSnapshot:

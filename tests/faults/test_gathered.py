@@ -10,12 +10,14 @@ from tests.faults.history import History, Operation, Outcome, check, gather
 from tests.faults.snapshots import CpeSnapshot, KmSnapshot, PmpSnapshot, PompSnapshot, QkmpSnapshot, QsspSnapshot
 from tests.world import Sent, World, whole_story
 
-from qsotn.app.province import CPE_A, KM_B, LINE, PARTIES, POMP, QSSP_A
+from qsotn.app.province import CPE_A, KM_A, KM_B, LINE, PARTIES, POMP, QSSP_A
 from qsotn.domain import KeyId
 from qsotn.errors import LineError
+from qsotn.keynetwork.delivery import Pool
 from qsotn.messages import KeyRelay
 from qsotn.parties.km import StoredKey
 from qsotn.procedures import leased_line
+from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import State
 
 
@@ -37,6 +39,9 @@ def test_a_supply_that_failed_leaves_a_good_history(encrypted: World) -> None:
         if isinstance(encrypted.opened(sent.data).message, KeyRelay):
             raise LineError("lost")
 
+    pool = Pool(KM_A, KM_B, 1)
+    encrypted.begin(KM_A, lambda km, work: begin_pool_supply(km, work, pool, "batch", 0, 4))
+    encrypted.settle()
     encrypted.wire.before = lose
     encrypted.begin(CPE_A, lambda cpe, work: leased_line.begin_rekey(cpe, work, LINE, 1_000_000))
     for _ in range(20):

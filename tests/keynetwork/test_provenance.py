@@ -149,6 +149,13 @@ def test_a_chain_in_which_one_thing_is_wrong_does_not_hold(identities: Identitie
         provenance.verify_chain(signed(identities, told), key_of, complete=False)
 
 
+@pytest.mark.parametrize("length", [2, 3], ids=["passed back", "went back"])
+def test_a_chain_without_a_given_path_passes_nobody_twice(identities: Identities, key_of: KeyOf, length: int) -> None:
+    told = statements(replace(ORDER, path=()), (NEAR, RELAY, NEAR))[:length]
+    with pytest.raises(BadProof, match="twice"):
+        provenance.verify_chain(signed(identities, told), key_of, complete=False)
+
+
 def test_a_statement_quotes_the_bytes_before_it(identities: Identities, key_of: KeyOf) -> None:
     told = [replace(one, previous=bytes(48)) if one.position else one for one in statements()]
     with pytest.raises(BadProof, match="follows another statement"):

@@ -21,6 +21,7 @@ def test_the_ids_of_a_supply_are_uuids_of_version_8_that_count() -> None:
     assert {(value.version, value.variant) for value in values} == {(8, "specified in RFC 4122")}
     assert [value.int - values[0].int for value in values] == list(range(128))
     assert place_in_run(IDS[77]) == (IDS[0], 77)
+    assert place_in_run(IDS[77].upper()) is None
     assert is_run(IDS)
 
 

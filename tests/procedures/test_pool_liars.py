@@ -282,6 +282,26 @@ def test_a_message_that_is_not_what_its_sender_signed_for_names_the_link(
     assert finding.parties == (B, C)
 
 
+def test_what_the_origin_sends_beside_its_units_is_refused(chain: Network) -> None:
+    def change(relay: PoolRelay) -> PoolRelay:
+        passed = provenance.leg(relay.link, relay.pieces, b"besides")
+        return restated(chain, A, passed=passed)(replace(relay, ciphertext=b"besides"))
+
+    assert chain.lie(A, PoolRelay, change) == []
+    supply(chain)
+    assert chain.batch().code == "WRONG_MESSAGE"
+    nobody_has_it(chain)
+
+
+def test_a_liar_has_no_units_of_anothers_link_burnt(chain: Network) -> None:
+    told = chain.lie(B, PoolRelay, lambda one: replace(one, link=link_of(C, D), chain=()))
+    before = chain.units_left(C, link_of(C, D))
+    supply(chain)
+    assert told
+    assert chain.units_left(C, link_of(C, D)) == before
+    assert chain.nodes[C].rejections["WrongParty"]
+
+
 def test_a_receipt_before_the_share_has_gone_all_the_way_is_found_out(chain: Network) -> None:
     """B gives the receipt that C gave it, without the last statement."""
     told = chain.lie(B, PoolReceipt, lambda one: replace(one, chain=one.chain[:-1]))
@@ -361,7 +381,7 @@ def test_an_inquest_burns_what_is_still_on_its_way_and_shows_nothing_of_what_arr
     chain.wire.before = lambda _: None
     chain.run(100)
     assert chain.states() == ["DESTROYED"] * 4
-    assert chain.batch().code == "BATCH_GONE"
+    assert (chain.batch().code, chain.batch().link) == ("BATCH_GONE", link_of(B, C))
     assert chain.bits_kept() == {}
 
     chain.supply("second", first=8, paths=(PATH,))

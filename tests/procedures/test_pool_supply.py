@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.procedures.key_network import CHAIN, MODES, RHOMBUS, A, B, C, D, Network, link_of, same_units
+from tests.procedures.key_network import CHAIN, MODES, RHOMBUS, A, B, C, D, E, F, Network, link_of, same_units
 from tests.procedures.liars import passes_other_bits
 from tests.world import Faults, Sent
 
@@ -233,6 +234,28 @@ def test_a_shortage_further_on_names_its_link_at_once_and_in_the_verdict_and_nob
     assert not any(chain.deposits.values())
 
 
+def test_every_unit_that_is_gone_is_in_the_account_of_a_share(chain: Network) -> None:
+    chain.supply("first", units=3)
+    chain.settle()
+    chain.drain(C, CD, leave=2)
+    before = chain.units_left(C, CD)
+    chain.supply("second", units=4, first=3)
+    chain.settle()
+    passages = [chain.passage(B, f"{name}/00") for name in ("first", "second")]
+    assert [one and [(two.link, two.unit, two.units) for two in (*one.taken, *one.pad)] for one in passages] == [
+        [(AB, 0, 3), (BC, 0, 3)],
+        [(AB, 3, 4), (BC, 3, 4)],
+    ]
+    with chain.desk(C) as km:
+        (refused,) = km_pool.burnt_units(km.desk).values()
+    assert (refused.code, refused.sender, [(one.unit, one.units) for one in refused.units]) == (
+        "KEY_SHORTAGE",
+        B,
+        [(3, 4)],
+    )
+    assert chain.units_left(C, CD) == before
+
+
 def test_whoever_is_told_the_link_takes_another_path(open_network: Callable[..., Network]) -> None:
     network = open_network(RHOMBUS)
     network.drain(B, BD)
@@ -356,6 +379,25 @@ def test_a_target_that_nobody_tells_anything_destroys_its_share_by_itself(chain:
     assert passage is not None
     assert (passage.state, passage.code) == ("DESTROYED", "TIMEOUT")
     assert D not in chain.bits_kept()
+
+
+@pytest.mark.parametrize(
+    ("path", "position", "until", "deadline"),
+    [
+        (PATH, 1, 100, 84),
+        (PATH, 2, 100, 75),
+        ((A, B, C, D, E, F), 1, 100, 90),
+        ((A, B, C, D, E, F), 3, 100, 84),
+        ((), 1, 100, 95),
+        ((), 1, 900, 473),
+    ],
+)
+def test_each_hop_is_awaited_for_less_time_than_the_one_before(
+    path: tuple[PartyId, ...], position: int, until: int, deadline: int
+) -> None:
+    order: Any = SimpleNamespace(path=path, expires_at=500)
+    turn: Any = SimpleNamespace(row=SimpleNamespace(deadline=until), now=0)
+    assert pool_supply._deadline(turn, order, position) == deadline
 
 
 # --- the hand-over --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from qsotn.keynetwork.provenance import Order
 from qsotn.keynetwork.relay import Mode
 from qsotn.messages import PoolRelay
 from qsotn.parties.desk import Collection, Desk
+from qsotn.parties.km_blocks import Allocation
 
 GRACE_US = 600 * 1_000_000
 """How long after a share's own time its last holder still waits for the confirmation, and a relay for an inquest."""
@@ -43,12 +44,15 @@ class PassageState(StrEnum):
 class Passage(msgspec.Struct, frozen=True):
     """The account of one share at one key manager. `chain` are the signed statements, its own among them.
 
+    `taken` are the units that it came by, at the origin those that were drawn; `pad` those it was passed on under.
     `inbound` and `onward` are the procedures of the hops before and behind it, empty at either end.
     """
 
     order: Order
     position: int
     state: PassageState
+    taken: tuple[Allocation, ...]
+    pad: tuple[Allocation, ...]
     chain: tuple[bytes, ...]
     link: str
     """The link that it was passed on over, or came by at the last."""
@@ -118,6 +122,20 @@ class Complaint(msgspec.Struct, frozen=True):
 
     code: str
     asked: PoolRelay
+
+
+class BurntUnits(msgspec.Struct, frozen=True):
+    """The account of units that a share was refused under: nobody will use them."""
+
+    units: tuple[Allocation, ...]
+    code: str
+    sender: PartyId
+    at: int
+
+
+def burnt_units(desk: Desk) -> Collection[BurntUnits]:
+    """Units of refused shares, by `batch/share/sender`."""
+    return desk.collection("burnt-units", BurntUnits)
 
 
 def complaints(desk: Desk) -> Collection[Complaint]:

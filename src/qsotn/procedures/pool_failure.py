@@ -47,6 +47,8 @@ def _note_refusal(km: Km, turn: Turn[ProcedureRefusal], asked: PoolRelay) -> Non
     code, sender = turn.message.code, turn.row.seats[Seat.KM_NEAR]
     burnt = joined([unit for one in named(asked) for unit in km.burn_units(one)])
     key = share_key(asked.batch, asked.share)
+    account = km_pool.BurntUnits(named(asked), code, sender, turn.now)
+    km_pool.burnt_units(km.desk).put(f"{key}/{sender}", account)
     if code in COMPLAINTS:
         name = f"{key}/{sender}"
         km_pool.complaints(km.desk).put(name, km_pool.Complaint(code, asked))
@@ -59,6 +61,8 @@ def _note_refusal(km: Km, turn: Turn[ProcedureRefusal], asked: PoolRelay) -> Non
         order=order,
         position=len(asked.chain),
         state=PassageState.DESTROYED,
+        taken=named(asked),
+        pad=(),
         chain=asked.chain,
         link=hindered_link(turn.message.detail),
         next=PartyId(""),

@@ -5,12 +5,12 @@ See `pool_supply` for the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from qsotn.domain import PartyId, ProcedureId, Secret
 from qsotn.interfaces import Seat
-from qsotn.keynetwork.provenance import Statement, share_key
+from qsotn.keynetwork.provenance import Leg, Statement, share_key
 from qsotn.keynetwork.relay import UnitRange
 from qsotn.messages import PoolRelay
 from qsotn.parties import km_pool
@@ -48,10 +48,13 @@ def keep(
     if bits is not None:
         km_pool.keep_bits(km.desk, order.key, bits)
         km_pool.note_deadline(km.desk, order.key, order.expires_at)
+    came_by = statement.received or statement.passed
     passage = Passage(
         order=order,
         position=statement.position,
         state=state,
+        taken=_units_of(came_by),
+        pad=_units_of(statement.passed if statement.position else None),
         chain=chain,
         link=link,
         next=statement.next,
@@ -67,6 +70,14 @@ def ranges(drawn: Sequence[Allocation]) -> tuple[UnitRange, ...]:
     return tuple(UnitRange(one.block, one.unit, one.units) for one in drawn)
 
 
-def named(asked: PoolRelay) -> Iterator[Allocation]:
+def _units_of(leg: Leg | None) -> tuple[Allocation, ...]:
+    return () if leg is None else tuple(_allocation(leg.link, one) for one in leg.pieces)
+
+
+def _allocation(link: str, piece: UnitRange) -> Allocation:
+    return Allocation(link, piece.block, piece.unit, piece.units)
+
+
+def named(asked: PoolRelay) -> tuple[Allocation, ...]:
     """Return the units that a hop names of its link."""
-    return (Allocation(asked.link, one.block, one.unit, one.units) for one in asked.pieces)
+    return tuple(_allocation(asked.link, one) for one in asked.pieces)

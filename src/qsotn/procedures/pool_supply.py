@@ -55,7 +55,7 @@ def take_share(km: Km, turn: Turn[PoolRelay]) -> None:
         raise ReplayedMessage(f"share {key} passed {km.desk.party} before")
     km_pool.sweep(km.desk)
     chain = _verified(km, turn)
-    pad = km.take_all(list(named(asked)), turn.sender)
+    pad = km.take_all(named(asked), turn.sender)
     share = _uncovered(km, asked, chain, pad)
     if km.desk.party == _last(km, chain[0].order):
         _hold(km, turn, chain[-1], share)
