@@ -105,7 +105,7 @@ def test_each_party_is_configured_for_where_it_stands(tmp_path: Path) -> None:
         ("pmp/shandong", {"pomp/shandong", "qssp/jinan", "qssp/qingdao"}),
         ("qkmp/shandong", {"qssp/jinan", "qssp/qingdao", "km/jinan", "km/weifang", "km/qingdao"}),
         ("qssp/jinan", {"pomp/shandong", "pmp/shandong", "qkmp/shandong", "km/jinan", "qssp/qingdao"}),
-        ("km/jinan", {"qssp/jinan", "km/weifang"}),
+        ("km/jinan", {"qssp/jinan", "km/weifang", "km/qingdao"}),
         ("km/weifang", {"km/jinan", "km/qingdao"}),
         ("cpe/jinan-1", {"pmp/shandong"}),
     ],

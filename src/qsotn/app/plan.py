@@ -109,7 +109,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the key managers of cities with SAEs serve these: ports from the first upwards, or behind those of [listen].
 
     With `tls = "standard"` SAEs show certificates of `client_ca`, and every key manager has the same `certificate` and
-    `key`: PEM files by absolute path. `ready_keys` are units of 256 bits, towards each key manager.
+    `key`: PEM files by absolute path. `ready_keys` are units of 256 bits, towards each key manager; `mode` is how they
+    cross a link, `shares` over how many node-disjoint ways they are spread.
     """
 
     first_port: int | None = None
@@ -118,6 +119,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
     client_ca: str = ""
     ready_keys: int = 512
+    mode: Literal["one-time-pad", "aes-wrapped"] = "one-time-pad"
+    shares: int = 1
 
     @property
     def files(self) -> dict[str, str]:
@@ -245,8 +248,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return (self.pomp, self.pmp, self.qkmp, self.attachments[party], *others)
             case Role.KM:
                 attached = tuple(qssp for qssp, km in self.attachments.items() if km == party)
-                sharing = tuple(self.sae_homes.values()) if self.has_saes(party) else ()
-                known = dict.fromkeys((*attached, *self.neighbours(party).values(), *sharing))
+                # All others: who is on a supply's way testifies to its origin, and both its ends confirm to each other.
+                known = dict.fromkeys((*attached, *self.kms))
                 return tuple(one for one in known if one != party)
             case Role.CPE:
                 return (self.pmp,)

@@ -13,7 +13,7 @@ import msgspec
 from qsotn.app.routes import next_hops
 from qsotn.crypto.suites import SUITES
 from qsotn.parties.pmp import ODU_TYPES
-from qsotn.service.delivery.configuration import MOST_READY_KEYS
+from qsotn.service.delivery.configuration import MOST_READY_KEYS, MOST_SHARES
 
 if TYPE_CHECKING:
     from qsotn.app.plan import Device, Plan
@@ -199,6 +199,8 @@ def _bad_delivery(plan: Plan) -> Iterator[str]:
         yield f"[delivery] first_port: {first} is out of range; there may be {_SMALLEST_PORT} to {last}, or 0 for any"
     if not 1 <= delivery.ready_keys <= MOST_READY_KEYS:
         yield f"[delivery] ready_keys: {delivery.ready_keys} is out of range; there may be 1 to {MOST_READY_KEYS}"
+    if not 1 <= delivery.shares <= MOST_SHARES:
+        yield f"[delivery] shares: {delivery.shares} is out of range; there may be 1 to {MOST_SHARES}"
     for key in ("certificate", "key", "client_ca"):
         path = delivery.files.get(key, "")
         if delivery.tls != "standard" and path:

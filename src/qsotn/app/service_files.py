@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qsotn.app.addresses import Addresses, ServiceAddress
-from qsotn.app.plan import Plan
+from qsotn.app.plan import Delivery, Plan
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.service.config import SQLITE, TlsSection
 from qsotn.service.toml_file import write_toml
@@ -45,6 +45,7 @@ def service_toml(plan: Plan, addresses: Addresses, own: ServiceAddress) -> str:
         document["links"] = plan.neighbours(party)
     if own.delivery:
         document["delivery"] = _delivery(plan, own)
+        document["network"] = {name: list(ends) for name, ends in plan.links.items()}
         document["sae"] = [{"id": sae, "km": km} for sae, km in plan.sae_homes.items()]
     if party in addresses.lines:
         document["line"] = _line(plan, addresses, party)
@@ -92,9 +93,13 @@ def _urls(parties: tuple[PartyId, ...], addresses: Addresses) -> dict[str, list[
     return {party: list(addresses.urls(party)) for party in parties}
 
 
+def _supplied(delivery: Delivery) -> dict[str, Any]:
+    return {"ready_keys": delivery.ready_keys, "mode": delivery.mode, "shares": delivery.shares}
+
+
 def _delivery(plan: Plan, own: ServiceAddress) -> dict[str, Any]:
     delivery = plan.delivery
-    return {"address": own.delivery, "tls": delivery.tls, **delivery.files, "ready_keys": delivery.ready_keys}
+    return {"address": own.delivery, "tls": delivery.tls, **delivery.files, **_supplied(delivery)}
 
 
 def _line(plan: Plan, addresses: Addresses, cpe: PartyId) -> dict[str, str]:

@@ -29,6 +29,7 @@ from qsotn.adapters.tls.uvicorn_protocol import PeerProtocol
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.domain import LineId, PartyId, Role, role_of
 from qsotn.errors import QsotnError, StoreConflict, StoreError
+from qsotn.parties import km_pool
 from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.service.collector import Collector
@@ -260,7 +261,8 @@ class Host:
         deployment = Deployment(now_us(), kind, self._terms(), self._alarms)
         if self._delivery is None:
             return deployment
-        return replace(deployment, assigned=self._delivery.assigned, pools=self._delivery.pools)
+        delivery = self._delivery
+        return replace(deployment, assigned=delivery.assigned, streams=delivery.streams, pools=delivery.pools)
 
     def _terms(self) -> Terms | None:
         pmps = [party for party in self._configuration.peers if role_of(party) is Role.PMP]
@@ -282,6 +284,8 @@ class Host:
             self._metrics.waiting.set(self._worker.waiting)
             try:
                 await self._worker.call(Node.tick)
+                if self.role is Role.KM:
+                    await self._worker.call(_let_go_of_supplies)
                 self._troubles.discard("the store is not available")
             except StoreConflict as error:
                 _log.info("another replica keeps the time", reason=str(error))
@@ -316,6 +320,12 @@ class Host:
         install(folder, self._store, os.urandom)
         identity, _ = open_installed(self._store, open_vault(folder, self.party, os.urandom), self.party)
         node.renew(identity)
+
+
+def _let_go_of_supplies(node: Node) -> None:
+    """Destroy the bits of supplies that are past their time."""
+    with node.desk() as km:
+        km_pool.sweep(km.desk)
 
 
 def _is_device(party: PartyId) -> bool:

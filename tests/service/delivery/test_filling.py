@@ -17,8 +17,9 @@ from qsotn.domain import PartyId
 from qsotn.errors import StoreError
 from qsotn.keynetwork.delivery import Deposit, Operation, Pool, Reserve
 from qsotn.parties import km_pool
-from qsotn.service.delivery.filling import LONGEST_PAUSE, Filling
+from qsotn.service.delivery.filling import LONGEST_PAUSE, Filling, Supply
 from qsotn.service.delivery.group import Group
+from qsotn.service.delivery.routes import Routes
 
 MARK = 40
 
@@ -44,7 +45,8 @@ async def end(
     await group.start()
     try:
         worker = DirectWorker(world.nodes[party])
-        yield End(there, group, Filling(party, targets, MARK, group, worker))
+        supply = Supply(Routes(party, LINKS), world.clock)
+        yield End(there, group, Filling(party, targets, MARK, group, worker, supply))
     finally:
         await group.stop()
 

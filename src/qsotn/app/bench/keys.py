@@ -1,9 +1,9 @@
 """`qsotn bench keys`: keys for SAEs over ETSI GS QKD 014, their relay over the QKDN, and the planning of its ways.
 
-Three servers (`keys_servers`) are measured by one load (`keys_load`), each a process; the load is the same for all. What
-is counted is the processor time of the *server's* process: an SAE's own is not the key manager's. Rounds alternate
-between the servers, a ratio is the median of the ratios within each round, and a rate the median of its rounds, so
-that whatever else the machine does is shared.
+Three servers (`keys_servers`) are measured by one load (`keys_load`), each a process; the load is the same for all.
+What is counted is the processor time of the *server's* process: an SAE's own is not the key manager's. Rounds alternate
+between the servers, a ratio is the median of the ratios within each round, and a rate the median of its rounds, so that
+whatever else the machine does is shared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -45,16 +45,18 @@ class Sizes:
 
     connections: tuple[int, ...] = (1, 8, 64)
     """Round trips under way at once; each needs a connection of the master SAE and one of the slave SAE."""
-    rounds: int = 5
-    seconds: float = 1.5
+    rounds: int = 9
+    seconds: float = 1.0
     """Of one round at one server."""
     few: int = 10_000
     many: int = 1_000_000
     """Keys consumed before the two rates whose ratio is the flatness."""
-    most_trips_s: int = 6_000
-    """Round trips a second that units are laid in for."""
+    connections_at_128: int = 8
+    most_trips_s: int = 15_000
+    most_keys_s: int = 150_000
+    """Round trips a second, and keys a second at 128 a request, that units are laid in for."""
     hops: tuple[int, ...] = (1, 4, 16)
-    relayed: relay.Amount = relay.Amount()
+    relayed: relay.Amount = field(default_factory=relay.Amount)
 
 
 class RoundTrips(msgspec.Struct, frozen=True):
@@ -84,7 +86,7 @@ class KeyBenchmark(msgspec.Struct, frozen=True):
     """The rate of round trips with `consumed[1]` keys consumed over that with `consumed[0]`."""
     consumed: tuple[int, int]
     consumed_per_cpu_s: float
-    """Keys reserved and collected 128 at a time at the store itself, without TLS and HTTP."""
+    """Keys reserved, collected and forgotten, 128 at a time, at the store itself: without TLS and HTTP."""
     deposited_per_cpu_s: float
     """Units laid in, which no other rate counts."""
     relay: tuple[Relayed, ...]
@@ -119,8 +121,6 @@ class _Bench:
         load = Steered("qsotn.app.bench.keys_load", str(folder), log=folder / "load.log")
         self._load = stack.enter_context(load)
         self._servers: dict[str, Steered] = {}
-        self.deposits = [0.0, 0.0]
-        """Units and the processor seconds they took."""
 
     def start(self, name: str, kind: str) -> None:
         """Start a server."""
@@ -156,21 +156,23 @@ class _Bench:
             self._load.ask(Disconnect(port), Done)
 
     def _round(self, name: str, number: int) -> _Round:
-        units = int(self.sizes.most_trips_s * self.sizes.seconds) * (8 if number > 1 else 1)
-        before = self.settle(name, units)
+        most = self.sizes.most_trips_s if number == 1 else self.sizes.most_keys_s
+        before = self.settle(name, int(most * self.sizes.seconds))
         done = self._load.ask(Load(before.port, self.sizes.seconds, number), Done)
         spent = self.settle(name).processor - before.processor
         return _Round(done.trips * number / spent, done)
 
-    def pile_up(self, name: str, keys: int, phase: str) -> float:
-        """Have a server consume that many keys at its store; return keys per processor second."""
-        began, left = self.told(name).processor, keys
+    def pile_up(self, name: str, keys: int, phase: str) -> tuple[float, float]:
+        """Have a server consume that many keys at its store; return how many it consumes, and is given, a second."""
+        before, left = self.told(name), keys
         while left > 0:
             part = min(left, PILED_AT_ONCE)
             self._servers[name].ask(Consume(part), Told)
             left -= part
             self._report(phase, 1 - left / keys)
-        return keys / (self.told(name).processor - began)
+        after = self.told(name)
+        spent, laid_in = after.processor - before.processor, after.deposits - before.deposits
+        return round(keys / spent, 1), round(keys / laid_in, 1)
 
 
 def run(sizes: Sizes, report: Report) -> KeyBenchmark:
@@ -184,8 +186,7 @@ def run(sizes: Sizes, report: Report) -> KeyBenchmark:
             bench.start(server, server)
         trips = tuple(_round_trips(bench, pairs) for pairs in sizes.connections)
         at_128 = _at_128(bench)
-        flatness, consumed = _flatness(bench)
-        deposits = bench.told(AGED).deposits
+        flatness, consumed, laid_in = _flatness(bench)
         return KeyBenchmark(
             round_trips=trips,
             keys_per_cpu_s_at_128=at_128[GROUPED],
@@ -193,7 +194,7 @@ def run(sizes: Sizes, report: Report) -> KeyBenchmark:
             flatness=flatness,
             consumed=(sizes.few, sizes.many),
             consumed_per_cpu_s=consumed,
-            deposited_per_cpu_s=round(sizes.many / deposits, 1),
+            deposited_per_cpu_s=laid_in,
             relay=relay.measure(folder / "relay", sizes.hops, sizes.relayed, lambda part: report("relay", part)),
             plan_seconds=_plan_seconds(),
             sync_ms=round(sync_ms(folder), 3),
@@ -220,19 +221,19 @@ def _round_trips(bench: _Bench, connections: int) -> RoundTrips:
 
 def _at_128(bench: _Bench) -> dict[str, float]:
     names = (GROUPED, MEMORY)
-    found = bench.rounds("128 keys a request", names, sorted(bench.sizes.connections)[-2:][0], LARGEST_REQUEST)
+    found = bench.rounds("128 keys a request", names, bench.sizes.connections_at_128, LARGEST_REQUEST)
     return {name: _rate(found[name]) for name in names}
 
 
-def _flatness(bench: _Bench) -> tuple[float, float]:
-    """Compare two stores that differ in what was consumed, in alternating rounds."""
+def _flatness(bench: _Bench) -> tuple[float, float, float]:
+    """Compare two stores that differ in what was consumed, in alternating rounds; return also what piling up gave."""
     sizes, young = bench.sizes, "young"
     for name in (young, AGED):
         bench.start(name, GROUPED)
     bench.pile_up(young, sizes.few, "a few keys consumed")
-    consumed = bench.pile_up(AGED, sizes.many, f"{sizes.many:,} keys consumed")
+    piled = bench.pile_up(AGED, sizes.many, f"{sizes.many:,} keys consumed")
     found = bench.rounds("round trips after that", (young, AGED), max(sizes.connections), 1)
-    return _ratio(found[AGED], found[young]), round(consumed, 1)
+    return _ratio(found[AGED], found[young]), *piled
 
 
 def _rate(rounds: list[_Round]) -> float:

@@ -1,4 +1,4 @@
-"""What all processes of `qsotn bench keys` have in common: one key manager, two SAEs, and their certificates in files."""
+"""What all processes of `qsotn bench keys` share: one key manager, two SAEs, and their certificates in files."""
 
 from __future__ import annotations
 

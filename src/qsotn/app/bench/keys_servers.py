@@ -16,10 +16,10 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -136,12 +136,12 @@ class Stocked:
     async def consume(self, keys: int) -> None:
         """Give keys to the two SAEs."""
         each = Limits().most_keys
-        wanted = iter([each] * (keys // each))
+        wanted = iter([each] * -(-keys // each))
         async with asyncio.TaskGroup() as tasks:
             for _ in range(AT_ONCE):
                 tasks.create_task(self._consume(wanted))
 
-    async def _consume(self, wanted: Any) -> None:
+    async def _consume(self, wanted: Iterator[int]) -> None:
         master, slave = map(party_sae, (MASTER, SLAVE))
         for number in wanted:
             keys = await self.group.apply(Reserve(self.pool, master, (slave,), number, 256, self.clock()))
@@ -163,13 +163,13 @@ async def _store(folder: Path, kind: type[Group]) -> AsyncIterator[Stocked]:
     url, epochs = f"sqlite:///{folder / 'keys.db'}", folder / "epochs"
     group = kind(lambda: open_key_store(url, KM, epochs, vault, os.urandom, times=_TIMES), LimitsSection().waiting)
     await group.start()
+    stocked = Stocked(group, await group.call(lambda store: store.begin_pool(KM, KM)))
+    sweeping = asyncio.create_task(stocked.sweep())
     try:
-        stocked = Stocked(group, await group.call(lambda store: store.begin_pool(KM, KM)))
-        sweeping = asyncio.create_task(stocked.sweep())
         yield stocked
+    finally:
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
-    finally:
         await group.stop()
 
 
@@ -183,7 +183,7 @@ async def _run_stored(folder: Path, kind: type[Group], listener: socket.socket, 
                 case Settle(units):
                     await stocked.settle(units)
                 case Consume(keys):
-                    await stocked.settle(keys)
+                    await stocked.settle(keys + Limits().most_keys)
                     await stocked.consume(keys)
             return Told(_port(listener), time.process_time() - stocked.deposits, stocked.deposits)
 

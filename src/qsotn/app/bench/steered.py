@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
 import msgspec
 
@@ -43,15 +43,15 @@ class Steered:
                 stderr=errors,
                 start_new_session=True,
             )
+        self._commands = cast("BinaryIO", self._process.stdin)
+        self._answers = cast("BinaryIO", self._process.stdout)
 
     def ask(self, command: msgspec.Struct, kind: type[T]) -> T:
         """Have it do something; return what it answers. Raises `QsotnError` if it ends instead."""
-        pipe, answers = self._process.stdin, self._process.stdout
-        assert pipe is not None and answers is not None  # noqa: S101  # both were asked for
         try:
-            pipe.write(msgspec.json.encode(command) + b"\n")
-            pipe.flush()
-            return msgspec.json.decode(answers.readline(), type=kind)
+            self._commands.write(msgspec.json.encode(command) + b"\n")
+            self._commands.flush()
+            return msgspec.json.decode(self._answers.readline(), type=kind)
         except (OSError, msgspec.DecodeError) as error:
             raise QsotnError(f"{self._module} ended during the measurement: {self._last_words()}") from error
 
@@ -64,15 +64,11 @@ class Steered:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if error is not None:
             self._process.kill()  # whatever it is doing is of no use any more
-        pipe, answers = self._process.stdin, self._process.stdout
         try:
             self._process.communicate(timeout=GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-        assert pipe is not None and answers is not None  # noqa: S101  # both were asked for
-        pipe.close()
-        answers.close()
 
 
 def begin() -> tuple[str, ...]:

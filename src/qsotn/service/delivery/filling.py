@@ -20,6 +20,7 @@ import structlog
 from qsotn.domain import PartyId
 from qsotn.errors import KeyShortage, Refusal, StoreError
 from qsotn.keynetwork.delivery import Deposit, KeyStore, Pool
+from qsotn.keynetwork.relay import Mode
 from qsotn.parties import km_pool
 from qsotn.parties.desk import Desk
 from qsotn.parties.km import Km
@@ -28,6 +29,7 @@ from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.service.delivery.group import Group
+from qsotn.service.delivery.routes import Path, Routes
 from qsotn.service.worker import Overloaded
 
 T = TypeVar("T")
@@ -53,6 +55,15 @@ class Worker(Protocol):
         """Run a repeatable function at the desk. Raises what it raises, and `Overloaded`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """How pools are supplied: over which ways, and in which mode. `clock` in microseconds since the epoch."""
+
+    routes: Routes
+    clock: Callable[[], int]
+    mode: Mode = Mode.ONE_TIME_PAD
+
+
 @dataclass(slots=True)
 class _Target:
     """One key manager towards which there is a pool."""
@@ -63,6 +74,8 @@ class _Target:
     pause: int = 0
     """How many looks it is still left alone."""
     failures: int = 0
+    judged: list[str] = field(default_factory=list)
+    """Batches that failed and whose inquest is not over."""
 
     def note_failure(self, reason: str) -> None:
         if not self.failures:
@@ -79,9 +92,12 @@ class _Target:
 class Filling:
     """Keeps the pools of one key manager full, and takes in what arrives for the pools of others."""
 
-    def __init__(self, own: PartyId, targets: Iterable[PartyId], ready_keys: int, group: Group, worker: Worker) -> None:
+    def __init__(
+        self, own: PartyId, targets: Iterable[PartyId], ready_keys: int, group: Group, worker: Worker, supply: Supply
+    ) -> None:
         """`targets` are the key managers towards which there is a pool; a full one holds `ready_keys` units."""
         self._own = own
+        self._supply = supply
         self._targets = [_Target(party) for party in sorted(targets)]
         self._ready_keys = ready_keys
         self._group = group
@@ -143,7 +159,9 @@ class Filling:
         """Begin the supplies that a pool wants. Raises `StoreError`, `Overloaded`."""
         pool, ready, above = await self._group.call(lambda store: _state(store, self._own, target.party))
         under_way, ended = await self._at_desk(lambda km: _progress(km.desk, pool, target.begun))
-        _take_note(target, ended)
+        self._take_note(target, ended)
+        if target.judged:
+            await self._tell_findings(target)
         if target.pause:
             target.pause -= 1
             return
@@ -156,8 +174,9 @@ class Filling:
     async def _begin(self, target: _Target, pool: Pool, above: int, units: int) -> int:
         """Begin one supply of so many units, or of fewer; return of how many, or 0 for a shortage."""
         try:
+            ways = self._supply.routes.ways(target.party, self._supply.clock())
             batch = await self._worker.call(
-                lambda node: node.begin(lambda km, work: _start(km, work, pool, above, units))
+                lambda node: node.begin(lambda km, work: _start(km, work, pool, above, units, ways, self._supply.mode))
             )
         except KeyShortage as error:
             if units > FEWEST_UNITS:
@@ -169,6 +188,33 @@ class Filling:
             return 0
         target.begun.append(batch)
         return units
+
+    def _take_note(self, target: _Target, ended: Sequence[Batch]) -> None:
+        """Leave a pool alone for a while whose supply failed, and the link it failed at for longer."""
+        for batch in ended:
+            name = batch.orders[0].batch
+            target.begun.remove(name)
+            if batch.state is not BatchState.FAILED:
+                target.note_success()
+                continue
+            target.note_failure(f"{batch.code} {batch.detail}".strip())
+            target.judged.append(name)
+            if batch.link:
+                self._supply.routes.avoid(batch.link, self._supply.clock())
+
+    async def _tell_findings(self, target: _Target) -> None:
+        """Say whom an inquest named, once it is over."""
+        found = await self._at_desk(lambda km: [km_pool.batches(km.desk).get(name) for name in target.judged])
+        for batch in (one for one in found if one is not None and one.judged_at):
+            target.judged.remove(batch.orders[0].batch)
+            for finding in batch.findings:
+                _log.error(
+                    "an inquest named a key manager",
+                    named=", ".join(finding.parties),
+                    charge=str(finding.charge),
+                    link=finding.link,
+                    batch=batch.orders[0].batch,
+                )
 
     async def _at_desk(self, function: Callable[[Km], T]) -> T:
         def run(node: Node) -> T:
@@ -183,11 +229,11 @@ def _forget(desk: Desk, deposits: Iterable[Deposit]) -> None:
         km_pool.handed_over(desk, one.batch)
 
 
-def _start(km: Km, work: Work, pool: Pool, above: int, units: int) -> str:
+def _start(km: Km, work: Work, pool: Pool, above: int, units: int, ways: Sequence[Path], mode: Mode) -> str:
     # Also a supply that failed may have brought its units to the far end: its numbers are not used again.
     first = max(above, km_pool.next_number(km.desk, pool))
     batch = f"{pool.tag:015x}-{first:012}"
-    begin_pool_supply(km, work, pool, batch, first, units)
+    begin_pool_supply(km, work, pool, batch, first, units, paths=ways, mode=mode)
     return batch
 
 
@@ -196,16 +242,6 @@ def _progress(desk: Desk, pool: Pool, begun: Iterable[str]) -> tuple[int, list[B
     found = filter(None, map(km_pool.batches(desk).get, begun))
     ended = [batch for batch in found if batch.state in (BatchState.ARRIVED, BatchState.FAILED)]
     return km_pool.units_under_way(desk, pool), ended
-
-
-def _take_note(target: _Target, ended: Sequence[Batch]) -> None:
-    """Leave a pool alone for a while whose supply failed: another one would burn bits of the first link too."""
-    for batch in ended:
-        target.begun.remove(batch.orders[0].batch)
-        if batch.state is BatchState.FAILED:
-            target.note_failure(f"{batch.code} {batch.detail}".strip())
-        else:
-            target.note_success()
 
 
 def _state(store: KeyStore, own: PartyId, target: PartyId) -> tuple[Pool, int, int]:
