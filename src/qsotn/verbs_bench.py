@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qsotn.verbs_common import JsonOption, sub_verbs
+from qsotn.verbs_common import JsonOption, interruptible, sub_verbs
 
 bench = sub_verbs("bench", "Benchmarks.")
 
@@ -34,3 +34,18 @@ def procedures(
     from qsotn.console.bench import run_procedures
 
     run_procedures(cpes, lines, concurrency, as_json=as_json)
+
+
+@bench.command(epilog="Examples: qsotn bench keys · qsotn bench keys --long --json")
+def keys(
+    long: Annotated[bool, typer.Option("--long", help="Consume ten million keys instead of one million.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keys for SAEs per second of processor time, beside two other servers; their relay; the planning of its ways.
+
+    A key manager's server as a process on this machine: ETSI GS QKD 014, mutual TLS, a store that syncs every commit.
+    """
+    from qsotn.console.bench_keys import run_keys
+
+    with interruptible("nothing is left of it"):
+        run_keys(long=long, as_json=as_json)

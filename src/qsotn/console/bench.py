@@ -24,7 +24,7 @@ def run_procedures(cpes: str, lines: int, concurrency: int, *, as_json: bool) ->
     """Measure procedures and print the result. Raises `UsageError` for sizes that are none."""
     sizes = _sizes(cpes, lines)
     configure_logging(LogSection(level="error"), "bench")
-    with _progress() as tell:
+    with progress() as tell:
         measured = procedures.run(sizes, lines, concurrency, tell)
     if as_json:
         sys.stdout.write(msgspec.json.encode(measured).decode() + "\n")
@@ -69,7 +69,8 @@ def _lines(measured: ProcedureBenchmark) -> Iterator[str]:
 
 
 @contextmanager
-def _progress() -> Iterator[Tell]:
+def progress() -> Iterator[Tell]:
+    """Show on standard error how far a benchmark is."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("begin", total=1.0)
