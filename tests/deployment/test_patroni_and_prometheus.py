@@ -10,6 +10,7 @@ from tests.deployment.files import COMPOSE, DEPLOY, read_yaml
 from qsotn.app.plan import sample_plan
 from qsotn.service.http.metrics import Metrics as HttpMetrics
 from qsotn.service.observability import Metrics
+from qsotn.service.supervision_metrics import NetworkMetrics
 
 
 def test_a_commit_survives_a_failover_by_the_recipe() -> None:
@@ -37,6 +38,7 @@ def metric_names() -> set[str]:
     """Every metric of a service, as it stands in the exposition."""
     metrics = Metrics()
     HttpMetrics(metrics.registry)
+    NetworkMetrics(metrics.registry, lambda: 0)
     names = set()
     for family in metrics.registry.collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
