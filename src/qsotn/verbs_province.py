@@ -50,14 +50,18 @@ def down(state: ProvinceOption = None, as_json: JsonOption = False) -> None:
 
 
 def serve(
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="pomp, pmp, qssp, km, qkmp, cpe; or qkd, the twin.")],
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help="pomp, pmp, qssp, km, qkmp, cpe; qkd, the twin; or source.")
+    ],
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The party's service.toml.")],
 ) -> None:
-    """Serve one party until SIGTERM or Ctrl-C."""
+    """Serve one party, or feed QKD links from the twin or from sources of others, until SIGTERM or Ctrl-C."""
     from qsotn.domain import Role
 
     if role == Role.QKD:
         _serve_twin(config)
+    elif role == "source":
+        _serve_sources(config)
     else:
         _serve_party(role, config)
 
@@ -67,6 +71,13 @@ def _serve_twin(config: Path) -> None:
     from qsotn.service.config import load_twin
 
     twin.run(load_twin(config))
+
+
+def _serve_sources(config: Path) -> None:
+    from qsotn.service import sources
+    from qsotn.service.source_config import load_sources
+
+    sources.run(load_sources(config))
 
 
 def _serve_party(role: str, config: Path) -> None:

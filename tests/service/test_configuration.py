@@ -10,6 +10,8 @@ import pytest
 
 from qsotn.errors import UsageError
 from qsotn.service.config import LineSection, load_configuration, load_twin, split_address
+from qsotn.service.interoperation.configuration import StreamsSection
+from qsotn.service.source_config import load_sources
 from qsotn.service.toml_file import write_toml
 
 TLS = """
@@ -94,6 +96,22 @@ def test_the_twin_has_a_certificate_for_each_link(tmp_path: Path) -> None:
     assert link.tls.operator_list == tmp_path / "operator.crl"
 
 
+def test_a_border_names_operators_and_their_saes_and_streams_an_address(tmp_path: Path) -> None:
+    configuration = load_configuration(written(tmp_path, KM.replace("[links]", SAES) + BORDER))
+    assert configuration.border is not None
+    assert configuration.border.saes == ("wanda", "walter", "nora")
+    assert configuration.border.authority == tmp_path / "operators.pem"
+    assert configuration.streams == StreamsSection("127.0.0.1:7702")
+
+
+def test_sources_are_key_managers_of_others_and_files_each_for_links_of_its_own(tmp_path: Path) -> None:
+    configuration = load_sources(written(tmp_path, SOURCES))
+    (foreign,), (files,) = configuration.foreign, configuration.files
+    assert (foreign.link, foreign.wanted_bits, foreign.keys, foreign.key_size) == ("west", 24_576, 128, 256)
+    assert [(end.km, end.sae) for end in foreign.ends] == [("km/jinan", "qsotn-a"), ("km/weifang", "qsotn-b")]
+    assert [end.folder for end in files.ends] == [tmp_path / "one", tmp_path / "other"]
+
+
 WRONG_CPE = [
     ('state = "."', "state = 1", r"state: 1 is no path"),
     ('state = "."', 'state = ""', r"state: '' is no path: expected a text that is not empty"),
@@ -137,7 +155,7 @@ WRONG_DELIVERY = [
     (
         '[delivery]\naddress = "127.0.0.1:7601"\n',
         "",
-        r"\[\[sae\]\]: there is no \[delivery\] for them; name an address",
+        r"\[\[sae\]\]: there is no \[delivery\] for it; name an address",
     ),
     ('7601"', '7601"\ntls = "standard"', r"\[delivery\] certificate: with tls = \"standard\", name a PEM file"),
     ('7601"', '7601"\nkey = "k.pem"', r"\[delivery\] key: with tls = \"post-quantum\", leave it out; the files of"),
@@ -154,6 +172,98 @@ WRONG_DELIVERY = [
         r"\[\[sae\]\] number 2, km: \[peers\] does not say where km/yantai",
     ),
     ('"km/weifang"\n[links]', '"qssp/a"\n[links]', r"\[\[sae\]\] number 2, km: 'qssp/a' has role qssp"),
+]
+BORDER = """
+[border]
+address = "127.0.0.1:7701"
+own_url = "https://border.example:7701"
+certificate = "border.pem"
+key = "border.key"
+authority = "operators.pem"
+[[border.operator]]
+name = "km.west.example"
+url = "https://km.west.example:7701"
+saes = ["wanda", "walter"]
+[[border.operator]]
+name = "km.north.example"
+url = "https://km.north.example:7701"
+saes = ["nora"]
+[streams]
+address = "127.0.0.1:7702"
+"""
+WRONG_BORDER = [
+    ("127.0.0.1:7701", "7701", r"\[border\] address: '7701' is no address"),
+    ("https://border.example:7701", "http://b:1", r"\[border\] own_url: 'http://b:1' is no URL of a service"),
+    ("https://border.example:7701", "https://[b:1", r"\[border\] own_url: 'https://\[b:1' is no URL of a service"),
+    (
+        'name = "km.north.example"',
+        'name = "km.west.example"',
+        r"\[\[border.operator\]\] number 2, name: 'km.west.example' stands there twice",
+    ),
+    ('name = "km.west.example"', 'name = ""', r"\[\[border.operator\]\] number 1, name: '' is no ID"),
+    ("https://km.west.example:7701", "https://h", r"\[\[border.operator\]\] number 1, url: 'h' is no address"),
+    ('["nora"]', "[]", r"\[\[border.operator\]\] number 2, saes: the list is empty"),
+    ('["nora"]', '["wanda"]', r"\[\[border.operator\]\] number 2, saes: 'wanda' stands there twice; an SAE belongs to"),
+    ('["nora"]', '["branch"]', r"\[\[border.operator\]\] number 2, saes: 'branch' stands under \[\[sae\]\], too"),
+    ('["nora"]', '[""]', r"\[\[border.operator\]\] number 2, saes: '' is no ID"),
+    ('certificate = "border.pem"\n', "", r"\[border\]: .*certificate"),
+    ("127.0.0.1:7702", "h", r"\[streams\] address: 'h' is no address"),
+]
+SOURCES = f"""
+state = "."
+[peers]
+"km/jinan" = ["https://127.0.0.1:7403"]
+"km/weifang" = ["https://127.0.0.1:7404"]
+[[foreign]]
+link = "west"
+[foreign.tls]{TLS}
+[[foreign.end]]
+km = "km/jinan"
+url = "https://kme-a.example:443"
+sae = "qsotn-a"
+certificate = "a.pem"
+key = "a.key"
+authority = "vendor.pem"
+[[foreign.end]]
+km = "km/weifang"
+url = "https://kme-b.example:443"
+sae = "qsotn-b"
+certificate = "b.pem"
+key = "b.key"
+authority = "vendor.pem"
+[[files]]
+link = "east"
+[files.tls]{TLS}
+[[files.end]]
+km = "km/weifang"
+folder = "one"
+[[files.end]]
+km = "km/jinan"
+folder = "other"
+"""
+WRONG_SOURCES = [
+    (
+        'link = "east"',
+        'link = "west"',
+        r"\[\[files\]\] number 1, link: 'west' stands there twice; a link has one source",
+    ),
+    ('link = "west"', 'link = "w/e"', r"\[\[foreign\]\] number 1, link: 'qkd/w/e' is no party"),
+    ('km = "km/jinan"', 'km = "km/yantai"', r"\[\[foreign\]\] number 1, km: \[peers\] does not say where km/yantai is"),
+    ('km = "km/jinan"', 'km = "qssp/a"', r"\[\[foreign\]\] number 1, km: 'qssp/a' has role qssp"),
+    ('km = "km/jinan"', 'km = "km/weifang"', r"\[\[foreign\]\] number 1, km: both ends are at km/weifang"),
+    ("https://kme-a.example:443", "kme-a.example", r"\[\[foreign\]\] number 1, url: 'kme-a.example' is no URL"),
+    ('"qsotn-a"', '"qsotn-b"', r"\[\[foreign\]\] number 1, sae: both ends are 'qsotn-b'; master and slave are two"),
+    ('link = "west"', 'link = "west"\nwanted_bits = 0', r"\[\[foreign\]\] number 1, wanted_bits: 0 is too few"),
+    ('link = "west"', 'link = "west"\nkey_size = 255', r"\[\[foreign\]\] number 1, key_size: 255 is no size of a key"),
+    (
+        'link = "west"',
+        'link = "west"\nkeys = 2',
+        r"\[\[foreign\]\] number 1, keys, key_size: 2 keys of 256 bits make no",
+    ),
+    ('link = "west"', 'link = "west"\nkeys = 4000', r"\[\[foreign\]\] number 1, keys, key_size: 4000 keys of 256 bits"),
+    ('"one"', '"other"', r"\[\[files\]\] number 1, folder: both ends are .*; each end has a folder of its own"),
+    ("[peers]", '[listen]\nmonitoring = "h"\n[peers]', r"\[listen\] monitoring: 'h' is no address"),
+    (SOURCES[SOURCES.index("[[foreign]]") :], "", r"there is neither \[\[foreign\]\] nor \[\[files\]\]"),
 ]
 WRONG_TWIN = [
     ("fill_bits = 1024", "fill_bits = 0", r"\[keys\] fill_bits: 0 is too few"),
@@ -172,17 +282,20 @@ WRONG_TWIN = [
         *((KM, *row) for row in WRONG_KM),
         *((TWIN, *row) for row in WRONG_TWIN),
         *((KM.replace("[links]", SAES), *row) for row in WRONG_DELIVERY),
+        *((KM.replace("[links]", SAES) + BORDER, *row) for row in WRONG_BORDER),
+        *((SOURCES, *row) for row in WRONG_SOURCES),
+        (KM + BORDER, "[border]", "[border]", r"\[border\]: there is no \[delivery\] for it"),
         (
             CPE,
             "[line]",
             '[delivery]\naddress = "h:1"\n[line]',
-            r"\[delivery\], \[\[sae\]\]: a cpe gives no keys to SAEs",
+            r"\[delivery\], \[\[sae\]\], \[border\], \[streams\]: a cpe gives no keys to SAEs",
         ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, old: str, new: str, told: str) -> None:
     assert old in text
-    load: Any = load_twin if text is TWIN else load_configuration
+    load: Any = {TWIN: load_twin, SOURCES: load_sources}.get(text, load_configuration)
     with pytest.raises(UsageError, match=rf"service\.toml: {'' if told.startswith('[') else '.*'}{told}") as caught:
         load(written(tmp_path, text.replace(old, new, 1)))
     assert "hidden" not in str(caught.value)

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
-from qsotn.crypto.certificates import checked_party
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.errors import UsageError
+from qsotn.service.config_checks import SERVED as SERVED
+from qsotn.service.config_checks import of_address, of_monitoring, of_party, of_peers
+from qsotn.service.config_checks import split_address as split_address
 from qsotn.service.delivery.configuration import DeliverySection, SaeSection, delivery_complaints
+from qsotn.service.interoperation.configuration import BorderSection, StreamsSection, border_complaints
 from qsotn.service.toml_file import read_toml
 
 CONFIGURATION: Final = "service.toml"
 SQLITE: Final = "sqlite"
 """The store is `store.db` in the state folder."""
-SERVED: Final = (Role.POMP, Role.PMP, Role.QSSP, Role.KM, Role.QKMP, Role.CPE)
 COURIERED: Final = (Role.CPE, Role.QSSP)
 """The two roles that meet on Iaq, with the PMP as their courier."""
-_LARGEST_PORT: Final = 65_535
 _SHORTEST_LOOK_S: Final = 0.1
 _LONGEST_LOOK_S: Final = 3600
 _LONGEST_HISTORY_S: Final = 7 * 24 * 3600
@@ -114,10 +114,16 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     line: LineSection | None = None
     links: dict[str, PartyId] = {}
     """A key manager's QKD links, and the key manager at the far end of each."""
+    network: dict[str, tuple[PartyId, PartyId]] = {}
+    """Of a key manager that supplies pools: every QKD link of the network, and its two ends."""
     delivery: DeliverySection | None = None
     """A key manager's listener for SAEs."""
     saes: tuple[SaeSection, ...] = msgspec.field(name="sae", default=())
     """The SAEs that a key manager knows: its own, and those that they share keys with."""
+    border: BorderSection | None = None
+    """A key manager's border to other operators, and their SAEs."""
+    streams: StreamsSection | None = None
+    """A key manager's listener for SAEs that take streams of key."""
     supervision: SupervisionSection = SupervisionSection()
 
 
@@ -168,79 +174,33 @@ def load_twin(path: Path) -> TwinConfiguration:
     return configuration
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `host:port`, or of `[host]:port` for IPv6. Raises `UsageError`."""
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or (":" in bare and bare == host):
-        raise UsageError(f'{address!r} is no address: expected "host:port", for example "127.0.0.1:7401"')
-    if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
-        raise UsageError(f"{address!r} has no port: expected 1 to {_LARGEST_PORT} behind the last colon")
-    return bare, int(port)
-
-
 def _complaints(configuration: ServiceConfiguration) -> Iterator[str]:
-    yield from _of_party("party", configuration.party, SERVED)
+    yield from of_party("party", configuration.party, SERVED)
     role = role_of(configuration.party)
-    yield from _of_address("[listen] address", configuration.listen.address)
-    yield from _of_monitoring(configuration.listen.monitoring)
+    yield from of_address("[listen] address", configuration.listen.address)
+    yield from of_monitoring(configuration.listen.monitoring)
     url = configuration.store.url
     if url != SQLITE and not url.startswith("postgresql://"):
         yield f'[store] url: this is no store; there are "{SQLITE}" and "postgresql://…"'
     if configuration.limits.waiting < 1:
         yield f"[limits] waiting: {configuration.limits.waiting} is too few; at least 1 must be able to wait"
-    yield from _of_peers(configuration.peers)
+    yield from of_peers(configuration.peers)
     yield from _of_courier(configuration, role)
     yield from _of_role(configuration, role)
     yield from _of_delivery(configuration, role)
 
 
 def _twin_complaints(configuration: TwinConfiguration) -> Iterator[str]:
-    yield from _of_monitoring(configuration.listen.monitoring)
+    yield from of_monitoring(configuration.listen.monitoring)
     if configuration.keys.fill_bits < 1:
         yield f"[keys] fill_bits: {configuration.keys.fill_bits} is too few; at least 1"
-    yield from _of_peers(configuration.peers)
+    yield from of_peers(configuration.peers)
     for link in configuration.links:
-        yield from _of_party("[[link]] name", PartyId(f"{Role.QKD}/{link.name}"), (Role.QKD,))
+        yield from of_party("[[link]] name", PartyId(f"{Role.QKD}/{link.name}"), (Role.QKD,))
         for end in link.ends:
-            yield from _of_party(f"[[link]] {link.name!r}, ends", end, (Role.KM,))
+            yield from of_party(f"[[link]] {link.name!r}, ends", end, (Role.KM,))
             if end not in configuration.peers:
                 yield f"[[link]] {link.name!r}, ends: [peers] does not say where {end} is; name its URL there"
-
-
-def _of_party(where: str, party: PartyId, roles: tuple[Role, ...]) -> Iterator[str]:
-    try:
-        role = role_of(checked_party(party))
-    except UsageError as error:
-        yield f"{where}: {error}"
-        return
-    if role not in roles:
-        yield f"{where}: {party!r} has role {role}; expected one of {', '.join(roles)}"
-
-
-def _of_address(where: str, address: str) -> Iterator[str]:
-    try:
-        split_address(address)
-    except UsageError as error:
-        yield f"{where}: {error}"
-
-
-def _of_monitoring(address: str) -> Iterator[str]:
-    if address:
-        yield from _of_address("[listen] monitoring", address)
-
-
-def _of_peers(peers: dict[PartyId, tuple[str, ...]]) -> Iterator[str]:
-    for party, urls in peers.items():
-        yield from _of_party("[peers]", party, SERVED)
-        if not urls:
-            yield f"[peers] {party}: the list is empty; name at least one URL, or leave the party out"
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme != "https" or not parts.netloc or parts.path not in ("", "/"):
-                yield f'[peers] {party}: {url!r} is no URL of a service; expected "https://host:port"'
-            else:
-                yield from _of_address(f"[peers] {party}", parts.netloc)
 
 
 def _of_courier(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
@@ -251,7 +211,7 @@ def _of_courier(configuration: ServiceConfiguration, role: Role) -> Iterator[str
     elif courier is None:
         yield f'courier: a {role} needs one; name its PMP, for example "pmp/shandong"'
     else:
-        yield from _of_party("courier", courier, (Role.PMP,))
+        yield from of_party("courier", courier, (Role.PMP,))
         if courier not in configuration.peers:
             yield f"courier: [peers] does not say where {courier} is; name its URL there"
 
@@ -273,30 +233,36 @@ def _of_role(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
         if role is not Role.CPE:
             yield f"[line]: a {role} has no line; leave it out"
         for key, address in msgspec.structs.asdict(configuration.line).items():
-            yield from _of_address(f"[line] {key}", address)
+            yield from of_address(f"[line] {key}", address)
     if role is not Role.QKMP and configuration.supervision != SupervisionSection():
         yield f"[supervision]: a {role} supervises nothing; leave it out"
     yield from _of_supervision(configuration.supervision)
     if configuration.links and role is not Role.KM:
         yield f"[links]: a {role} has no QKD links; leave it out"
     for link, far in configuration.links.items():
-        yield from _of_party(f"[links] {link}", far, (Role.KM,))
+        yield from of_party(f"[links] {link}", far, (Role.KM,))
         if far not in configuration.peers:
             yield f"[links] {link}: [peers] does not say where {far} is; name its URL there"
 
 
 def _of_delivery(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
     delivery, saes = configuration.delivery, configuration.saes
-    if delivery is None and not saes:
+    beside = {"[[sae]]": saes, "[border]": configuration.border, "[streams]": configuration.streams}
+    present = [table for table, given in beside.items() if given]
+    if delivery is None and not present:
         return
     if role is not Role.KM:
-        yield f"[delivery], [[sae]]: a {role} gives no keys to SAEs; leave them out"
+        yield f"[delivery], {', '.join(beside)}: a {role} gives no keys to SAEs; leave them out"
     if delivery is None:
-        yield '[[sae]]: there is no [delivery] for them; name an address there, for example "127.0.0.1:7601"'
+        yield f'{present[0]}: there is no [delivery] for it; name an address there, for example "127.0.0.1:7601"'
         return
-    yield from _of_address("[delivery] address", delivery.address)
+    yield from of_address("[delivery] address", delivery.address)
     yield from delivery_complaints(delivery, saes)
     for number, sae in enumerate(saes, 1):
-        yield from _of_party(f"[[sae]] number {number}, km", sae.km, (Role.KM,))
+        yield from of_party(f"[[sae]] number {number}, km", sae.km, (Role.KM,))
         if sae.km not in (configuration.party, *configuration.peers):
             yield f"[[sae]] number {number}, km: [peers] does not say where {sae.km} is; name its URL there"
+    if configuration.border is not None:
+        yield from border_complaints(configuration.border, {sae.id for sae in saes})
+    if configuration.streams is not None:
+        yield from of_address("[streams] address", configuration.streams.address)

@@ -66,9 +66,14 @@ def _with(km: Km, sums: LinkTotals, block: KeyBlock) -> LinkTotals:
         counted,
         agreed_units=sums.agreed_units + block.units,
         drawn_units=sums.drawn_units + block.own_mark - own.start,
-        error_rate=block.ledger.get("error_rate"),
+        error_rate=_error_rate(block),
         bits_per_second=_rate(block),
     )
+
+
+def _error_rate(block: KeyBlock) -> float | None:
+    """Return the error rate that was measured, if there was light to measure it by (`interoperation.link_feed`)."""
+    return None if block.ledger.get("pulses") == 0 else block.ledger.get("error_rate")
 
 
 def _rate(block: KeyBlock) -> float | None:

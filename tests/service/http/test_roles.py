@@ -77,6 +77,7 @@ def expected(host: str) -> dict[str, set[str]]:
         paths = ("GET ", "PUT /first-keys", "POST /exchanges", "POST /blocks")
         routes |= {path.replace(" ", " /kq/v1/links/{link}"): {"qkd"} for path in paths}
         routes |= {"POST /kx/v1/assignments": {"km"}, "POST /kx/v1/voids": {"km"}}
+        routes |= {f"POST /kx/v1/streams/{asked}": {"km"} for asked in ("connect", "locate", "leave")}
     if host == "pmp":
         routes |= {"GET /ax/v1/mailbox": {"cpe"}, "POST /ax/v1/mailbox/receipts": {"cpe"}}
     return routes

@@ -14,14 +14,16 @@ import pytest
 from tests.service.interoperation.border import EAST, WEST, Network, run
 
 from qsotn.domain import PartyId
-from qsotn.errors import LineError
+from qsotn.errors import LineError, QsotnError
 from qsotn.service.delivery.saes import Saes
 from qsotn.service.interoperation import etsi004_messages as form
 from qsotn.service.interoperation.etsi004 import KeyStreams, Surroundings
 from qsotn.service.interoperation.etsi004_client import RemoteOwner, StreamClient
 from qsotn.service.interoperation.etsi004_http import Etsi004
 from qsotn.service.interoperation.etsi004_messages import QoS, Status
+from qsotn.service.interoperation.etsi004_peers import StreamsForPeers
 from qsotn.service.interoperation.etsi004_streams import MOST_AHEAD, MOST_KEPT, GivenOnce
+from qsotn.service.interoperation.reply import Reply, json_reply, problem_of
 
 A, B, NEAR = "app-a", "app-b", "app-near"
 """A and NEAR are attached in the east, B in the west."""
@@ -31,11 +33,37 @@ FAST_BPS = 10_000_000
 
 
 @dataclass
+class Listener:
+    """One key manager: what applications ask over HTTP, and what other key managers ask."""
+
+    http: Etsi004
+    peers: StreamsForPeers
+
+    async def answer(self, peer: str, method: str, path: str, body: bytes) -> Reply:
+        asked = KX.get(path)
+        if asked is None:
+            return await self.http.answer(peer, method, path, body)
+        function, kind = asked
+        try:
+            found = await function(self.peers, PartyId(peer), msgspec.json.decode(body, type=kind))
+        except QsotnError as error:
+            return problem_of(error)
+        return Reply(204) if found is None else json_reply(200, found)
+
+
+KX: dict[str, tuple[Any, Any]] = {
+    form.CONNECT: (StreamsForPeers.connect, form.Connect),
+    form.LOCATE: (StreamsForPeers.locate, form.Locate),
+    form.LEAVE: (StreamsForPeers.leave, form.Leave),
+}
+
+
+@dataclass
 class Line:
     """Requests of one peer to one key manager, which may be cut."""
 
     peer: str
-    listener: Callable[[], Etsi004]
+    listener: Callable[[], Listener]
     cut: bool = False
     slow_s: float = 0.0
 
@@ -59,7 +87,7 @@ class Pair:
         self.bps = bps
         self.lines = {EAST: Line(WEST, lambda: self.http[EAST]), WEST: Line(EAST, lambda: self.http[WEST])}
         self.streams = {own: self.begin(own) for own in (EAST, WEST)}
-        self.http = {own: Etsi004(self.streams[own], Saes(own, HOMES)) for own in (EAST, WEST)}
+        self.http = {own: self.listener(own) for own in (EAST, WEST)}
         self.a, self.near = self.client(A), self.client(NEAR)
         self.b = self.client(B)
 
@@ -71,7 +99,10 @@ class Pair:
 
     def restart(self, own: PartyId) -> None:
         self.streams[own] = self.begin(own)
-        self.http[own] = Etsi004(self.streams[own], Saes(own, HOMES))
+        self.http[own] = self.listener(own)
+
+    def listener(self, own: PartyId) -> Listener:
+        return Listener(Etsi004(self.streams[own]), StreamsForPeers(self.streams[own], Saes(own, HOMES)))
 
     def now(self) -> float:
         return asyncio.get_running_loop().time() + (self.moved or 0.0)

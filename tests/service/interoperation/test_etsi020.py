@@ -201,13 +201,25 @@ def test_a_delivered_key_is_nowhere_in_the_store_and_a_waiting_one_not_in_clear(
 
 async def _shredded(borders: Borders) -> bool:
     await asyncio.sleep(0.02)
-    with sqlite3.connect(borders.west.path) as found:
-        rows = dict(found.execute("SELECT key_id, wrapped IS NULL FROM received"))
-    found.close()
+
+    def read(store: BorderStore) -> dict[str, int]:
+        with store.transaction() as at:
+            return dict(at.execute("SELECT key_id, wrapped IS NULL FROM received").fetchall())
+
+    rows = await borders.west.store.call(read)
     if rows != {KEY_ID: 1, OTHER_ID: 0}:
         await borders.west.again()
         return False
     return True
+
+
+def test_a_second_process_does_not_get_the_store(borders: Borders) -> None:
+    async def story() -> None:
+        async with borders:
+            with pytest.raises(StoreError, match=r"cannot be opened: database is locked"):
+                BorderStore(borders.west.path, borders.west.vault, borders.west.entropy)
+
+    run(story())
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
@@ -275,20 +287,54 @@ def test_a_far_end_that_stays_silent_costs_the_master_its_answer_and_leaves_no_k
     run(story())
 
 
-def test_keys_that_are_sent_on_for_a_master_elsewhere_arrive_or_are_void_in_the_end(borders: Borders) -> None:
+def test_keys_that_are_sent_on_for_a_master_elsewhere_arrive_before_it_is_told_and_a_repetition_changes_nothing(
+    borders: Borders,
+) -> None:
     async def story() -> None:
         async with borders:
-            first, second = await borders.east.network.reserve(ALICE, [BOB], 2, 256)
-            await borders.east.gateway.forward(ALICE, BOB, [first.key_id])
-            await borders.settle(lambda: _is(borders, first.key_id, Sending.RELAYED))
-            assert await borders.west.gateway.collect(BOB, ALICE, [first.key_id]) == (first,)
-            borders.west.wire.lost = lambda _, __: "request"
-            await borders.east.gateway.forward(ALICE, BOB, [second.key_id])
-            await borders.settle(lambda: _is(borders, second.key_id, Sending.VOIDING), 10)
-            borders.west.wire.lost = lambda _, __: None
-            await borders.settle(lambda: _is(borders, second.key_id, Sending.VOIDED), 10)
+            (key,) = await borders.east.network.reserve(ALICE, [BOB], 1, 256)
+            for _ in range(2):
+                await borders.east.gateway.forward(ALICE, BOB, [key.key_id])
+                assert await _is(borders, key.key_id, Sending.RELAYED)
+            assert await borders.west.gateway.collect(BOB, ALICE, [key.key_id]) == (key,)
+            assert [path for path, _ in borders.east.wire.said].count(form.EXT_KEYS) == 1
             with pytest.raises(Refusal, match="UNKNOWN_SAE"):
-                await borders.east.gateway.forward(ALICE, CAROL, [second.key_id])
+                await borders.east.gateway.forward(ALICE, CAROL, [key.key_id])
+
+    run(story())
+
+
+def test_keys_that_are_sent_on_in_vain_are_void_and_their_operator_is_left_alone_for_a_while(borders: Borders) -> None:
+    async def story() -> None:
+        borders.east.patience_s = 0.1
+        async with borders:
+            first, second = await borders.east.network.reserve(ALICE, [BOB], 2, 256)
+            borders.west.wire.lost = lambda _, __: "request"
+            with pytest.raises(Refusal, match="FAR_END_SILENT"):
+                await borders.east.gateway.forward(ALICE, BOB, [first.key_id])
+            said = len(borders.east.wire.said)
+            for attempt in (borders.east.gateway.forward(ALICE, BOB, [second.key_id]), _reserve(borders)):
+                with pytest.raises(Refusal, match="FAR_END_SILENT"):
+                    await attempt
+            assert len(borders.east.wire.said) == said
+            assert len(borders.east.network.given) == 2, "nothing is drawn for an operator that is silent"
+            borders.west.wire.lost = lambda _, __: None
+            await borders.settle(lambda: _is(borders, first.key_id, Sending.VOIDED), 10)
+
+    run(story())
+
+
+def test_keys_that_their_origin_voids_are_void_at_the_operator_too(borders: Borders) -> None:
+    async def story() -> None:
+        async with borders:
+            (key,) = await borders.east.network.reserve(ALICE, [BOB], 1, 256)
+            await borders.east.gateway.forward(ALICE, BOB, [key.key_id])
+            await borders.east.gateway.withdraw([key.key_id, KeyId(OTHER_ID)])
+            await borders.settle(lambda: _is(borders, key.key_id, Sending.VOIDED))
+            with pytest.raises(Refusal, match="KEYS_NOT_FOUND"):
+                await borders.west.gateway.collect(BOB, ALICE, [key.key_id])
+            with pytest.raises(Refusal, match="OPERATOR_REFUSED"):
+                await borders.east.gateway.forward(ALICE, BOB, [key.key_id])
 
     run(story())
 

@@ -21,6 +21,7 @@ from qsotn.errors import BadProof, LineError, MalformedMessage, Refusal, StoreEr
 from qsotn.keynetwork.delivery import ReadyKey
 from qsotn.parties.km import BlockState
 from qsotn.service.interoperation import link_feed
+from qsotn.service.link_totals import totals
 
 MASTER, SLAVE = "sae-here", "sae-there"
 KEYS = 128
@@ -110,6 +111,9 @@ def test_what_is_drawn_becomes_blocks_that_both_key_managers_hold(rack: Rack, ac
     assert [len(key) for key in held[0].values()] == [126 * 32] * len(held[0])
     assert len(held[0]) >= 3
     assert account.totals == Totals(kmes.drawn, kmes.drawn)
+    for party in ENDS:
+        with rack.world.desk(party) as km:
+            assert totals(km, LINK_A).error_rate is None, "there was no light to measure it by"
 
 
 def blocks(rack: Rack) -> list[dict[int, bytes]]:

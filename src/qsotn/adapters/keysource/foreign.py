@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from qsotn.domain import KeyId, Secret
-from qsotn.errors import BadProof, LineError, PeerError, Refusal, StoreError
+from qsotn.errors import BadProof, KeyShortage, LineError, PeerError, Refusal, StoreError
 from qsotn.keynetwork.delivery import ReadyKey
 
 ATTEMPTS: Final = 3
@@ -135,7 +135,7 @@ class ForeignSource:
                     await self.once(number, take)
                     await asyncio.sleep(SETTLE_S)
                     continue
-            except (LineError, PeerError, Refusal) as error:
+            except (LineError, PeerError, Refusal, KeyShortage) as error:
                 _log.warning("nothing drawn", source=self._master, reason=str(error))
             await asyncio.sleep(PAUSE_S)
 

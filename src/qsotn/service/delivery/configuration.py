@@ -14,6 +14,7 @@ MOST_BITS: Final = 196_608
 """Of the keys of one request together: they fit, sealed, into one assignment for a further key manager."""
 MOST_KEYS: Final = 512
 MOST_SLAVES: Final = 64
+MOST_SHARES: Final = 4
 LONGEST_SAE_ID: Final = 255
 MOST_READY_KEYS: Final = 1_000_000
 
@@ -24,7 +25,8 @@ class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `tls = "post-quantum"` is mutual TLS with certificates of the province, as everywhere. `tls = "standard"` is
     ordinary TLS 1.2 or later, for SAEs of others: `certificate` and `key` are the server's, `client_ca` is whose
     certificates SAEs show; PEM files. `ready_keys` is how many units of 256 bits are kept ready towards each key
-    manager. Sizes in bits.
+    manager. `mode` is how units cross a link, and `shares` over how many node-disjoint ways they are spread. Sizes in
+    bits.
     """
 
     address: str
@@ -33,6 +35,8 @@ class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Path | None = None
     client_ca: Path | None = None
     ready_keys: int = 512
+    mode: Literal["one-time-pad", "aes-wrapped"] = "one-time-pad"
+    shares: int = 1
     key_size: int = 256
     smallest_key: int = 64
     largest_key: int = 1024
@@ -82,6 +86,7 @@ def _of_numbers(delivery: DeliverySection) -> Iterator[str]:
     for key, given, lowest, highest in (
         ("ready_keys", delivery.ready_keys, 1, MOST_READY_KEYS),
         ("most_keys", delivery.most_keys, 1, MOST_KEYS),
+        ("shares", delivery.shares, 1, MOST_SHARES),
         ("most_additional_slaves", delivery.most_additional_slaves, 0, MOST_SLAVES - 1),
     ):
         if not lowest <= given <= highest:
@@ -92,8 +97,13 @@ def _of_ids(saes: Sequence[SaeSection]) -> Iterator[str]:
     seen: set[str] = set()
     for number, sae in enumerate(saes, 1):
         where = f"[[sae]] number {number}, id"
-        if not 1 <= len(sae.id) <= LONGEST_SAE_ID or not sae.id.isprintable():
-            yield f"{where}: {sae.id!r} is no ID; an ID is 1 to {LONGEST_SAE_ID} printable characters"
+        yield from id_complaints(where, sae.id)
         if sae.id in seen:
             yield f"{where}: {sae.id!r} stands there twice; an SAE is at one key manager"
         seen.add(sae.id)
+
+
+def id_complaints(where: str, name: str) -> Iterator[str]:
+    """Complain about what cannot be the ID of an SAE."""
+    if not 1 <= len(name) <= LONGEST_SAE_ID or not name.isprintable():
+        yield f"{where}: {name!r} is no ID; an ID is 1 to {LONGEST_SAE_ID} printable characters"

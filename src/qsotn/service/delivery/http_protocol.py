@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -58,13 +59,14 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An answer in JSON; `fields` are further header lines, each with its line break."""
+    """An answer, in JSON if it says nothing else; `fields` are further header lines, each with its line break."""
 
     status: int
     body: bytes
     fields: bytes = b""
     last: bool = False
     """Whether the connection ends with it."""
+    content_type: str = "application/json"
 
 
 class Session(Protocol):
@@ -272,7 +274,7 @@ class Connection(asyncio.Protocol):
             self._waiting.clear()
         ends = self._last and not self._waiting
         head = b"%b%b%bContent-Length: %d\r\n%b\r\n" % (
-            _STATUS_LINES[answer.status],
+            _status_lines(answer.status, answer.content_type),
             self._date(),
             answer.fields,
             len(answer.body),
@@ -328,14 +330,12 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-def _status_line(status: HTTPStatus) -> bytes:
+@cache
+def _status_lines(status: int, content_type: str) -> bytes:
     lines = (
-        f"HTTP/1.1 {status} {status.phrase}",
-        "Content-Type: application/json",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {content_type}",
         # RFC 9111: an answer with a key must not outlive its delivery in a cache.
         "Cache-Control: no-store",
     )
     return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-_STATUS_LINES: Final = {int(status): _status_line(status) for status in HTTPStatus}

@@ -32,6 +32,7 @@ from qsotn.service.http import (
     operations_pomp,
     operations_qkmp,
     operations_qssp,
+    operations_streams,
     quantum_modules,
 )
 from qsotn.service.http.answer import Receive, Scope, Send, Sending, send_answer
@@ -51,6 +52,7 @@ _BY_ROLE: Final[dict[Role, tuple[Operation, ...]]] = {
     Role.QSSP: operations_qssp.OPERATIONS + operations_keys.QSSP_OPERATIONS,
     Role.KM: (
         operations_assignments.OPERATIONS
+        + operations_streams.OPERATIONS
         + operations_km.OPERATIONS
         + operations_keys.KM_OPERATIONS
         + quantum_modules.OPERATIONS

@@ -15,6 +15,7 @@ from qsotn.ports import Posted
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.service.delivery.assignments import AssignmentAnswer, AssignmentRequest, VoidRequest
+from qsotn.service.interoperation.etsi004_messages import Connect, Connected, Leave, Locate, Located
 from qsotn.service.orders import Terms
 from qsotn.service.worker import Receipts
 
@@ -68,6 +69,22 @@ class Assigned(Protocol):
         """Destroy keys that no SAE was given. Raises `Overloaded`, `StoreError`."""
 
 
+class Streams(Protocol):
+    """Streams of key as another key manager sees them, as `service.interoperation.etsi004_peers` offers them.
+
+    Every method raises `WrongParty` for a key manager that is not the application's, `Refusal` UNKNOWN_SAE.
+    """
+
+    async def connect(self, peer: PartyId, asked: Connect) -> Connected:
+        """Connect an application of the peer."""
+
+    async def locate(self, peer: PartyId, asked: Locate) -> Located:
+        """Say where a chunk waits for an application of the peer. Raises `StoreError`."""
+
+    async def leave(self, peer: PartyId, asked: Leave) -> None:
+        """Note that an application of the peer is gone."""
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """Whether a service can do its work now; `reasons` say why not."""
 
@@ -98,6 +115,7 @@ class Deployment:
     terms: Terms | None = None
     alarms: Callable[[LineId], tuple[str, ...]] = no_alarms
     assigned: Assigned | None = None
+    streams: Streams | None = None
     pools: Callable[[], Awaitable[Mapping[Pool, PoolCount]]] = no_pools
 
 

@@ -6,7 +6,8 @@ key-encryption key and bound to their place. What stays of a key for good is its
 repetition is told from another key under the same ID: without the digest's key, which is wrapped too, no key can be
 tried against it.
 
-As in the key store: WAL and synchronous=FULL, so that what was acknowledged survives a power cut; `secure_delete`.
+As in the key store: WAL and synchronous=FULL, so that what was acknowledged survives a power cut; `secure_delete`. One
+process has it: masters wait in the memory of one gateway for what its courier hears.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ class InThread:
 
 def _connected(path: Path) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
-        for setting in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=1, check_same_thread=False)
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
             connection.execute(f"PRAGMA {setting}")
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be opened: {error}") from error

@@ -12,7 +12,7 @@ from qsotn.service.interoperation import etsi004_messages as form
 from qsotn.service.interoperation.etsi004_messages import QoS, Status
 
 T = TypeVar("T")
-_OK = 200
+_OK, _NO_CONTENT = 200, 204
 
 
 class Line(Protocol):
@@ -38,7 +38,7 @@ class RemoteOwner:
 
     async def leave(self, asked: form.Leave) -> None:
         """Note that the peer is gone. Raises `LineError`."""
-        await _ask(self._line, form.LEAVE, asked, form.Closed)
+        await self._line.ask("POST", form.LEAVE, asked, _NO_CONTENT)
 
 
 class StreamClient:

@@ -1,4 +1,4 @@
-"""The functions of ETSI GS QKD 004 over HTTP, for applications and for the key managers of their peers."""
+"""The functions of ETSI GS QKD 004 over HTTP, for applications (`etsi004_peers` is for other key managers)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Final
 
 import msgspec
 
-from qsotn.domain import PartyId
-from qsotn.errors import QsotnError, WrongParty
-from qsotn.service.delivery.saes import Saes
+from qsotn.errors import QsotnError
 from qsotn.service.interoperation import etsi004_messages as form
 from qsotn.service.interoperation.etsi004 import KeyStreams
 from qsotn.service.interoperation.reading import read_json
@@ -19,17 +17,14 @@ _Act = Callable[[str, bytes], Awaitable[msgspec.Struct]]
 
 
 class Etsi004:
-    """Requests to streams, of verified peers: three of applications, three of other key managers."""
+    """The three functions, for verified applications."""
 
-    def __init__(self, streams: KeyStreams, saes: Saes) -> None:
-        self._streams, self._saes = streams, saes
+    def __init__(self, streams: KeyStreams) -> None:
+        self._streams = streams
         self._acts: Final[dict[str, _Act]] = {
             form.OPEN_CONNECT: self._open,
             form.GET_KEY: self._get_key,
             form.CLOSE: self._close,
-            form.CONNECT: self._connect,
-            form.LOCATE: self._locate,
-            form.LEAVE: self._leave,
         }
 
     async def answer(self, peer: str, method: str, path: str, body: bytes) -> Reply:
@@ -52,23 +47,3 @@ class Etsi004:
 
     async def _close(self, peer: str, body: bytes) -> msgspec.Struct:
         return await self._streams.close(peer, read_json(body, form.Close))
-
-    async def _connect(self, peer: str, body: bytes) -> msgspec.Struct:
-        asked = read_json(body, form.Connect)
-        self._check_speaks_for(peer, asked.application)
-        return await self._streams.connect(asked, PartyId(peer))
-
-    async def _locate(self, peer: str, body: bytes) -> msgspec.Struct:
-        asked = read_json(body, form.Locate)
-        self._check_speaks_for(peer, asked.application)
-        return await self._streams.locate(asked)
-
-    async def _leave(self, peer: str, body: bytes) -> msgspec.Struct:
-        asked = read_json(body, form.Leave)
-        self._check_speaks_for(peer, asked.application)
-        await self._streams.leave(asked)
-        return form.Closed(form.Status.SUCCESSFUL)
-
-    def _check_speaks_for(self, peer: str, application: str) -> None:
-        if self._saes.home(application) != peer:
-            raise WrongParty(f"{peer} is not the key manager of {application}")

@@ -116,7 +116,7 @@ class Ingestion:
     def tidy(self) -> None:
         """Remove what an earlier process left of blocks that it had taken, or was taking. Raises `StoreError`."""
         for folder in self._folders:
-            for path in [one for one in folder.iterdir() if NAME.fullmatch(one.name) and one.is_file()]:
+            for path in [one for one in _listed(folder) if NAME.fullmatch(one.name) and one.is_file()]:
                 try:
                     known = read_block(path.name, _content(path)).fingerprint in self._register
                 except MalformedMessage:
@@ -133,10 +133,10 @@ class Ingestion:
 
     def _names(self) -> list[str]:
         for folder in self._folders:
-            for path in folder.iterdir():
+            for path in _listed(folder):
                 if not path.name.startswith(".") and path.name != REFUSED and not NAME.fullmatch(path.name):
                     _refuse(path, "a name has letters, digits, '.', '_' and '-', 100 at most")
-        one, other = ({path.name for path in folder.iterdir()} for folder in self._folders)
+        one, other = ({path.name for path in _listed(folder)} for folder in self._folders)
         return sorted(name for name in one & other if name != REFUSED and not name.startswith("."))
 
     async def _take(self, name: str) -> bool:
@@ -173,6 +173,14 @@ def _check_same(one: DeviceBlock, other: DeviceBlock) -> None:
         raise MalformedMessage("the two ends name different keys, or in another order")
     if one.material != other.material:
         raise MalformedMessage("the two ends have different bits")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in a folder. Raises `StoreError`."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def _content(path: Path) -> bytes:

@@ -167,22 +167,15 @@ def refused(store: BorderStore, what: Due) -> None:
         )
 
 
-def abandon(store: BorderStore, target: str, key_ids: Iterable[str], now: int) -> None:
-    """Have keys void that are under way and that no initiator waits for any more."""
+def abandon(store: BorderStore, key_ids: Iterable[str], now: int, target: str | None = None) -> None:
+    """Have keys void, for one target or for all, that no initiator waits for any more."""
+    until = now + VOIDED_S * SECOND
     with store.transaction() as at:
         at.executemany(
             "UPDATE sent SET state = ?, wrapped = NULL, due = ?, attempts = 0, expires_at = ?"
-            " WHERE key_id = ? AND target = ? AND state IN (?, ?)",
+            " WHERE key_id = ?4 AND (?5 IS NULL OR target = ?5) AND state IN (?, ?)",
             [
-                (
-                    Sending.VOIDING,
-                    now,
-                    now + VOIDED_S * SECOND,
-                    key_name(key_id),
-                    target,
-                    Sending.SENDING,
-                    Sending.RELAYED,
-                )
+                (Sending.VOIDING, now, until, key_name(key_id), target, Sending.SENDING, Sending.RELAYED)
                 for key_id in key_ids
             ],
         )
@@ -205,6 +198,12 @@ def state_of(store: BorderStore, key_id: str, target: str) -> Sending | None:
             "SELECT state FROM sent WHERE key_id = ? AND target = ?", (key_name(key_id), target)
         ).fetchone()
         return None if row is None else Sending(row[0])
+
+
+def states_of(store: BorderStore, key_ids: Iterable[KeyId], target: str) -> dict[KeyId, Sending]:
+    """Return what became of keys, without those that were never to be sent."""
+    found = ((key_id, state_of(store, key_id, target)) for key_id in key_ids)
+    return {key_id: state for key_id, state in found if state is not None}
 
 
 # --- acknowledgements that wait to be taken --------------------------------------------------------------------------

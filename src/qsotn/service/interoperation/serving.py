@@ -84,7 +84,7 @@ class _Session:
 
 
 def _answer(reply: Reply, *, last: bool = False) -> Answer:
-    return Answer(reply.status, reply.body, last=last)
+    return Answer(reply.status, reply.body, last=last, content_type=reply.content_type)
 
 
 def standard_context(certificate: Path, key: Path, authority: Path, *, server: bool) -> ssl.SSLContext:
