@@ -158,7 +158,10 @@ class Void:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Shred what is past its time: answers kept for repetition, keys that nobody collected, epochs."""
+    """Shred what is past its time: answers kept for repetition, keys that nobody collected, epochs.
+
+    So much of it as keeps others waiting for some milliseconds; the rest is `Applied.unfinished`.
+    """
 
     now: int
 
@@ -172,6 +175,8 @@ class Applied:
 
     done: dict[int, tuple[ReadyKey, ...]] = field(default_factory=dict)
     refused: dict[int, QsotnError] = field(default_factory=dict)
+    unfinished: set[int] = field(default_factory=set)
+    """Sweeps that left something of what is due: to be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +193,23 @@ class PoolCount:
 
 
 class KeyStore(Protocol):
-    """Where ready keys lie. It belongs to one thread."""
+    """Where ready keys lie. It belongs to one thread at a time."""
 
     def apply(self, operations: Sequence[Operation]) -> Applied:
         """Do all in one transaction, each standing alone; returning is the receipt that what was done is durable.
 
         Raises `StoreError` with nothing done; `StoreConflict` if it may be tried again.
         """
+
+    def prepare(self, operations: Sequence[Operation]) -> Applied | None:
+        """Do all as `apply` does, but for its last step, `commit`; until then nobody may hear of it.
+
+        None, with nothing done, where that would wait for anybody or take long: then `apply` is the way. Whatever it
+        raises, nothing was done. Between a preparation and its commit the store does nothing else.
+        """
+
+    def commit(self) -> None:
+        """Make what was prepared durable; returning is the receipt. Raises `StoreError` with nothing done."""
 
     def pools(self) -> Sequence[Pool]:
         """Return the pools that were ever deposited into, or begun by `begin_pool`, here."""

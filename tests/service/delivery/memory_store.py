@@ -80,6 +80,12 @@ class Place:
     before: Callable[[Sequence[Operation]], None] = lambda _: None
     """May raise, or wait, before a transaction."""
     commits: int = 0
+    prepares: bool = False
+    """Whether the store does its statements at once, and only the commit where its caller may wait."""
+    before_commit: Callable[[], None] = lambda: None
+    """May raise, or wait, before what was prepared is committed."""
+    slices: int = 0
+    """How many sweeps it takes until nothing is due, beyond the first."""
 
 
 class MemoryKeyStore:
@@ -89,9 +95,16 @@ class MemoryKeyStore:
         self._place = place
         self._thread = threading.get_ident()
         self._disk = place.disk
+        self._prepared = False
 
     def apply(self, operations: Sequence[Operation]) -> Applied:
         assert threading.get_ident() == self._thread
+        applied = self._worked_out(operations)
+        self._keep()
+        return applied
+
+    def _worked_out(self, operations: Sequence[Operation]) -> Applied:
+        assert not self._prepared, "a transaction is open"
         self._place.before(operations)
         self._disk = copy.deepcopy(self._place.disk)
         applied = Applied()
@@ -102,9 +115,29 @@ class MemoryKeyStore:
             except QsotnError as error:
                 self._disk = whole
                 applied.refused[position] = error
+            if isinstance(one, Sweep) and self._place.slices:
+                self._place.slices -= 1
+                applied.unfinished.add(position)
+        return applied
+
+    def _keep(self) -> None:
         self._place.disk = self._disk
         self._place.commits += 1
+
+    def prepare(self, operations: Sequence[Operation]) -> Applied | None:
+        if not self._place.prepares or any(isinstance(one, Deposit | Sweep) for one in operations):
+            return None
+        assert threading.get_ident() != self._thread
+        applied = self._worked_out(operations)
+        self._prepared = True
         return applied
+
+    def commit(self) -> None:
+        assert threading.get_ident() == self._thread
+        assert self._prepared
+        self._prepared = False
+        self._place.before_commit()
+        self._keep()
 
     def pools(self) -> Sequence[Pool]:
         return tuple(self._place.disk.pools.values())

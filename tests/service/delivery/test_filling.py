@@ -17,7 +17,7 @@ from qsotn.domain import PartyId
 from qsotn.errors import StoreError
 from qsotn.keynetwork.delivery import Deposit, Operation, Pool, Reserve
 from qsotn.parties import km_pool
-from qsotn.service.delivery.filling import LONGEST_PAUSE, Filling, Supply
+from qsotn.service.delivery.filling import LONGEST_PAUSE, Filling, Supply, most_units
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.routes import Routes
 
@@ -60,6 +60,11 @@ async def both(world: World, targets: Sequence[PartyId] = (KM_B,)) -> AsyncItera
 def pool_of(near: End) -> Pool:
     (pool,) = near.place.disk.pools.values()
     return pool
+
+
+@pytest.mark.parametrize(("mark", "most"), [(16, 64), (256, 64), (512, 128), (2048, 512), (100_000, 512)])
+def test_a_supply_is_a_quarter_of_its_pool_within_bounds(mark: int, most: int) -> None:
+    assert most_units(mark) == most
 
 
 @pytest.mark.parametrize("most", [64, 16])

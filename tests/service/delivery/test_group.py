@@ -208,6 +208,99 @@ def test_a_defect_is_told_to_whoever_met_it_and_to_nobody_else() -> None:
     run(story())
 
 
+# --- prepared in the event loop, committed in the thread --------------------------------------------------------------
+
+
+def test_nobody_is_answered_before_what_was_prepared_is_committed() -> None:
+    async def story() -> None:
+        place = Place(prepares=True)
+        async with opened(place) as group:
+            gate = Gate()
+            place.before_commit = lambda: gate(())
+            first = asyncio.ensure_future(group.apply(wish()))
+            await until(gate.entered.is_set)
+            others = [asyncio.ensure_future(group.apply(wish())) for _ in range(20)]
+            await until(lambda: group.waiting == 20)
+            assert not first.done()
+            assert place.commits == 1, "the deposit"
+            gate.open.set()
+            keys = [(await one)[0].key_id for one in [first, *others]]
+            assert keys == sorted(set(keys)), "in the order of asking, none twice"
+            assert place.commits == 3
+
+    run(story())
+
+
+def test_a_commit_that_fails_is_told_to_everybody_and_nothing_was_done() -> None:
+    async def story() -> None:
+        place, failures = Place(prepares=True), [StoreError("the disk is full")]
+
+        def before_commit() -> None:
+            if failures:
+                raise failures.pop()
+
+        async with opened(place) as group:
+            place.before_commit = before_commit
+            results = await asyncio.gather(*(group.apply(wish()) for _ in range(3)), return_exceptions=True)
+            assert [str(one) for one in results] == ["the disk is full"] * 3
+            assert (await group.call(lambda store: store.count(POOL))).ready == 100
+            assert len(await group.apply(wish())) == 1, "and it goes on"
+
+    run(story())
+
+
+def test_what_cannot_be_prepared_is_done_by_the_thread_which_tells_why_it_failed() -> None:
+    async def story() -> None:
+        place, failures = Place(prepares=True), list[Exception]([StoreConflict("another process keeps the file")])
+
+        def before(_: Sequence[Operation]) -> None:
+            if failures:
+                raise failures.pop()
+
+        async with opened(place) as group:
+            place.before = before
+            assert len(await group.apply(wish())) == 1
+            failures += [StoreError("the disk is full")] * 2
+            with pytest.raises(StoreError, match="the disk is full"):
+                await group.apply(wish())
+
+    run(story())
+
+
+def test_keys_of_a_caller_that_went_away_before_the_commit_are_void() -> None:
+    async def story() -> None:
+        place = Place(prepares=True)
+        async with opened(place) as group:
+            gate = Gate()
+            place.before_commit = lambda: gate(())
+            gone, stays = (asyncio.ensure_future(group.apply(wish(3, held=True))) for _ in range(2))
+            await until(gate.entered.is_set)
+            gone.cancel()
+            gate.open.set()
+            assert len(await stays) == 3
+            await group.apply(Sweep(0))
+            count = await group.call(lambda store: store.count(POOL))
+            assert (count.ready, count.waiting, count.voided) == (94, 3, 3)
+
+    run(story())
+
+
+def test_others_are_served_between_the_parts_of_a_long_sweep() -> None:
+    async def story() -> None:
+        place = Place(slices=5)
+        async with opened(place) as group:
+            sweeping = asyncio.ensure_future(group.apply(Sweep(0)))
+            served = 0
+            while not sweeping.done():
+                await group.apply(wish())
+                served += 1
+            await sweeping
+            assert place.slices == 0
+            assert served >= 5
+
+    run(story())
+
+
 def test_stopping_finishes_what_waits_and_takes_nothing_more() -> None:
     async def story() -> None:
         place = Place()

@@ -82,8 +82,8 @@ def _serve(work: Work, plain: list[Plain]) -> list[Indexed]:
     others: list[Indexed] = []
     given: list[Collected] = []
     for indexed, audience, places in plain:
-        rows = [row for place in places if (row := found.get(place)) is not None]
-        if len(rows) == len(places) and all(row.audience == audience for row in rows):
+        rows = [found[place] for place in places if place in found]
+        if len(rows) == len(places) and {row.audience for row in rows} == {audience}:
             work.give(indexed[0], rows, [row.size for row in rows])
             given += rows
         else:

@@ -28,6 +28,9 @@ from qsotn.keynetwork.delivery import (
 Kinds = dict[type[Operation], list[Any]]
 """Operations with their positions, by kind."""
 _TIMED: Final = (Reserve, Assign, Collect, Sweep)
+_LONG: Final = (Deposit, Sweep)
+FEW_KEYS: Final = 512
+"""What is done for so many takes a few milliseconds."""
 _KINDS: Final[tuple[tuple[type[Operation], Callable[[Work, list[Any]], None]], ...]] = (
     (Deposit, deposit),
     (Reserve, reserve),
@@ -69,6 +72,15 @@ def pools(kinds: Kinds) -> list[Pool]:
 def audiences(kinds: Kinds) -> list[tuple[str, tuple[str, ...]]]:
     """Return the masters and slaves that operations name to each other."""
     return [(one.master, one.slaves) for kind in (Reserve, Assign) for _, one in kinds.get(kind, ())]
+
+
+def is_short(kinds: Kinds) -> bool:
+    """Whether operations are done with a few statements about a few keys."""
+    return kinds.keys().isdisjoint(_LONG) and not wraps(kinds) and _keys(kinds) <= FEW_KEYS
+
+
+def _keys(kinds: Kinds) -> int:
+    return sum(one.number if kind is Reserve else len(one.key_ids) for kind, its in kinds.items() for _, one in its)
 
 
 def wraps(kinds: Kinds) -> bool:

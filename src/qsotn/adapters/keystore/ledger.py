@@ -36,12 +36,12 @@ from qsotn.adapters.keystore.sweeping import burn, rewrap
 from qsotn.adapters.keystore.work import Times, Work
 from qsotn.crypto.vault import Vault
 from qsotn.domain import Entropy, KeyId, PartyId
-from qsotn.errors import StoreConflict, StoreError
+from qsotn.errors import StoreConflict, StoreError, UsageError
 from qsotn.keynetwork.delivery import Applied, Operation, Pool, PoolCount, Sweep
 
 
 class KeyLedger:
-    """`delivery.KeyStore` over tables. It belongs to the thread that opened it."""
+    """`delivery.KeyStore` over tables. It belongs to one thread at a time."""
 
     restored: Final[bool]
     """Whether an older copy of the database was found on opening (or `discard` was asked), and its keys destroyed."""
@@ -72,6 +72,7 @@ class KeyLedger:
         self._scanned = -1
         self._floors: dict[int, int] = {}
         self._now = 0
+        self._prepared: tuple[Work, int | None] | None = None
         try:
             self._start()
         except BaseException:
@@ -111,10 +112,38 @@ class KeyLedger:
             if old:
                 scanned = rewrap(work, old, scanned)
             counted = self._counted(work.write_back())
-        self._floors, self._scanned = work.floors, scanned
-        self._wrapped += work.wrapped
-        self._testify(counted)
+        self._scanned = scanned
+        self._committed(work, counted)
         return work.applied
+
+    def prepare(self, operations: Sequence[Operation]) -> Applied | None:
+        """Do what is short work in a transaction that is left open for `commit`; see `delivery.KeyStore`."""
+        kinds = dispatch.by_kind(operations)
+        is_short = dispatch.is_short(kinds) and self._registry.knows(dispatch.audiences(kinds))
+        if not is_short or not self._tables.begin_at_once():
+            return None
+        self._now = dispatch.latest(kinds, self._now)
+        work = self._work()
+        try:
+            dispatch.do_all(work, kinds)
+            self._prepared = work, self._counted(work.write_back())
+        except BaseException:
+            self._tables.roll_back()
+            raise
+        return work.applied
+
+    def commit(self) -> None:
+        """Make what was prepared durable."""
+        if self._prepared is None:
+            raise UsageError("nothing was prepared")
+        (work, counted), self._prepared = self._prepared, None
+        self._tables.commit()
+        self._committed(work, counted)
+
+    def _committed(self, work: Work, transactions: int | None) -> None:
+        self._floors = work.floors
+        self._wrapped += work.wrapped
+        self._testify(transactions)
 
     def _work(self) -> Work:
         return Work(self._tables, self._registry, self._epochs, self._times, self._now, self._epoch, dict(self._floors))

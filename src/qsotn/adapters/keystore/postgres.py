@@ -72,7 +72,7 @@ _TALLY: Final = (
 )
 _DUE: Final = (
     "DELETE FROM key_agenda WHERE number = ANY(ARRAY(SELECT number FROM key_agenda WHERE due <= ?1 ORDER BY due"
-    " FOR UPDATE SKIP LOCKED)) RETURNING kind, places"
+    " LIMIT ?2 FOR UPDATE SKIP LOCKED)) RETURNING due, kind, places"
 )
 _TRANSACTIONS: Final = 7
 
@@ -101,12 +101,17 @@ class PostgresTables:
             if exclusive:
                 self._session.fetch(_LOCK, f"qsotn keys {self._schema}")
             yield
-            self._commit()
+            self.commit()
         except BaseException:
-            self._roll_back()
+            self.roll_back()
             raise
 
-    def _commit(self) -> None:
+    def begin_at_once(self) -> bool:
+        """Never: every statement waits for the server."""
+        return False
+
+    def commit(self) -> None:
+        """Make the transaction that is open durable."""
         try:
             self._session.execute(COMMIT)
         except StoreConflict:
@@ -114,7 +119,8 @@ class PostgresTables:
         except StoreError as error:
             raise StoreError(f"whether a transaction was committed is unknown; it may be repeated: {error}") from error
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
+        """Undo the transaction that is open, as far as there is a connection."""
         if self._session.connected:
             # If this fails, the connection is gone, and the server has rolled back for that reason.
             with suppress(StoreError):
@@ -188,9 +194,9 @@ class PostgresTables:
         counted = {what: int(value) for what, value in self._session.fetch(_TALLY, *columns, self._replica)}
         return counted[_TRANSACTIONS]
 
-    def due(self, now: int) -> Sequence[tuple[int, bytes]]:
-        """Take what is due off the agenda, and nobody else is at: kinds and packed places."""
-        return [(kind, places) for kind, places in self._session.fetch(_DUE, now)]
+    def due(self, now: int, limit: int) -> Sequence[tuple[int, int, bytes]]:
+        """Take the oldest entries that are due, and nobody else is at, off the agenda."""
+        return [(due, kind, places) for due, kind, places in self._session.fetch(_DUE, now, limit)]
 
     def fills(self, epoch: int) -> bool:
         """Whether an epoch is still being filled, and will be until this transaction ends."""

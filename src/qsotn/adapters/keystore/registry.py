@@ -108,6 +108,10 @@ class Registry:
 
     # --- adding -----------------------------------------------------------------------------------------------------
 
+    def knows(self, audiences: Iterable[tuple[str, tuple[str, ...]]]) -> bool:
+        """Whether there is nothing to add."""
+        return self._by_members.keys() >= set(audiences)
+
     def add(self, pools: Iterable[Pool], audiences: Iterable[tuple[str, tuple[str, ...]]]) -> None:
         """Make those known that are not yet."""
         new_pools = [pool for pool in dict.fromkeys(pools) if pool not in self._by_pool]

@@ -23,6 +23,7 @@ from qsotn.errors import StoreConflict, StoreError
 TURN_SECONDS: Final = 5.0
 """How long a transaction waits for its turn while another process (a backup, say) keeps the file."""
 CACHE_KIB: Final = 32 * 1024
+_PATIENCE: Final = f"PRAGMA busy_timeout={TURN_SECONDS * 1000:.0f}"
 
 _READY: Final = (
     "SELECT place, epoch, wrapped FROM key_units WHERE place >= ?1 AND place < ?2 AND state = 0 ORDER BY place LIMIT ?3"
@@ -46,12 +47,15 @@ _TALLY: Final = (
     " ON CONFLICT (what, subject, replica) DO UPDATE SET value = value + excluded.value"
 )
 _COUNT: Final = f"{_TALLY} RETURNING value"
-_DUE: Final = "DELETE FROM key_agenda WHERE due <= ?1 RETURNING kind, places"
+_DUE: Final = (
+    "DELETE FROM key_agenda WHERE number IN (SELECT number FROM key_agenda WHERE due <= ?1 ORDER BY due LIMIT ?2)"
+    " RETURNING due, kind, places"
+)
 _AMONG: Final = "IN (SELECT value FROM json_each(?1))"
 
 
 class SqliteTables:
-    """`Tables` in one file. They belong to the thread that opened them.
+    """`Tables` in one file. They belong to one thread at a time.
 
     `synchronous` other than FULL gives durability away; it is for tests that prove that somebody would notice.
     """
@@ -60,7 +64,9 @@ class SqliteTables:
         self.name = str(path)
         self._replica = replica
         with self._errors():
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=TURN_SECONDS, cached_statements=256)
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, timeout=TURN_SECONDS, cached_statements=256, check_same_thread=False
+            )
         try:
             with self._errors():
                 self._prepare(synchronous)
@@ -97,17 +103,43 @@ class SqliteTables:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self.roll_back()
                 raise
+
+    def begin_at_once(self) -> bool:
+        """Open a transaction, unless another process keeps the file just now."""
+        with self._errors():
+            self._connection.execute("PRAGMA busy_timeout=0")
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _is_busy(error):
+                    return False
+                raise
+            finally:
+                self._connection.execute(_PATIENCE)
+        return True
+
+    def commit(self) -> None:
+        """Make the transaction that is open durable; undo it if that fails."""
+        with self._errors():
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self.roll_back()
+                raise
+
+    def roll_back(self) -> None:
+        """Undo the transaction that is open, if one is."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            # The low byte is the kind of error, the rest its variety.
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            if _is_busy(error):
                 raise StoreConflict(f"{self.name} was kept by another process for {TURN_SECONDS:.0f} s") from error
             raise StoreError(f"{self.name} cannot be opened, read or written: {error}") from error
 
@@ -158,9 +190,9 @@ class SqliteTables:
         self._connection.executemany(_TALLY, [(*change, self._replica) for change in changes])
         return int(self._connection.execute(_COUNT, (Tally.TRANSACTIONS, 0, 1, self._replica)).fetchone()[0])
 
-    def due(self, now: int) -> Sequence[tuple[int, bytes]]:
-        """Take what is due off the agenda: kinds and packed places."""
-        return self._connection.execute(_DUE, (now,)).fetchall()
+    def due(self, now: int, limit: int) -> Sequence[tuple[int, int, bytes]]:
+        """Take the oldest entries that are due off the agenda."""
+        return self._connection.execute(_DUE, (now, limit)).fetchall()
 
     def fills(self, epoch: int) -> bool:
         """Whether an epoch is still being filled, and will be until this transaction ends."""
@@ -170,6 +202,11 @@ class SqliteTables:
         """Run a statement and return its rows."""
         given = [_listed(argument) if isinstance(argument, list) else argument for argument in arguments]
         return self._connection.execute(written(sql), given).fetchall()
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    # The low byte is the kind of error, the rest its variety.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 @cache

@@ -113,13 +113,25 @@ class Want(NamedTuple):
 
 
 class Tables(Protocol):
-    """The tables of one store in one dialect. All but `transaction` happens inside one."""
+    """The tables of one store in one dialect. All but `transaction` and `begin_at_once` happens inside one."""
 
     name: str
     """Which store, for a person to read."""
 
     def transaction(self, exclusive: bool = False) -> AbstractContextManager[None]:
         """Open a transaction: durable on a clean exit, undone on an exception. `exclusive`: of all replicas, no two."""
+
+    def begin_at_once(self) -> bool:
+        """Open a transaction if that and its statements wait for nobody else; say whether it is open.
+
+        It is ended by `commit` or `roll_back`, which, unlike all the rest, may be called from another thread.
+        """
+
+    def commit(self) -> None:
+        """Make it durable; if that cannot be, undo it and raise `StoreError`."""
+
+    def roll_back(self) -> None:
+        """Undo it, if it is open."""
 
     def take(self, wants: Sequence[Want]) -> list[list[Ready]]:
         """Give ready units their fates, in order of place; fewer where there are fewer. One statement."""
@@ -142,8 +154,8 @@ class Tables(Protocol):
     def tally(self, changes: Sequence[tuple[int, int, int]]) -> int:
         """Add to tallies (what, subject, by how much) of this replica, count its transaction, and return how many."""
 
-    def due(self, now: int) -> Sequence[tuple[int, bytes]]:
-        """Take what is due off the agenda: kinds and packed places."""
+    def due(self, now: int, limit: int) -> Sequence[tuple[int, int, bytes]]:
+        """Take the oldest entries that are due off the agenda: when they were, kinds and packed places."""
 
     def fills(self, epoch: int) -> bool:
         """Whether an epoch is still being filled, and will be until this transaction ends."""

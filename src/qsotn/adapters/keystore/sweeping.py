@@ -16,23 +16,38 @@ from qsotn.adapters.keystore.work import Work, units_in
 from qsotn.keynetwork.delivery import Sweep
 
 AT_ONCE: Final = 4096
+DUE_AT_ONCE: Final = 2048
+"""Keys that one sweep removes at most, so that whoever asks meanwhile waits for some milliseconds."""
+_ENTRIES: Final = 16
+_PLACE_BYTES: Final = 8
 
 
 def sweep(work: Work, operations: list[tuple[int, Sweep]]) -> None:
-    """Remove what is due."""
+    """Remove what is due, the oldest first, or as much of it as is removed at once."""
+    due, is_all = _due(work)
     for index, _ in operations:
         work.done(index)
-    if not operations:
-        return
-    due: dict[Kind, array[int]] = {}
-    for kind, places in work.tables.due(work.now):
-        due.setdefault(Kind(kind), array("q")).frombytes(places)
+    if not is_all:
+        work.applied.unfinished.update(index for index, _ in operations)
     for kind, listed in due.items():
-        for start in range(0, len(listed), AT_ONCE):
-            _remove(work, kind, listed[start : start + AT_ONCE].tolist())
+        _remove(work, kind, listed.tolist())
     work.changed |= bool(due)
     work.tables.fetch(sql.STAMP_EPOCHS, work.now)
     work.tables.fetch(sql.CLOSE_OLD_EPOCHS, work.now - work.times.epoch)
+
+
+def _due(work: Work) -> tuple[dict[Kind, array[int]], bool]:
+    """Take places off the agenda; say whether nothing that is due is left there."""
+    found: dict[Kind, array[int]] = {}
+    room = DUE_AT_ONCE * _PLACE_BYTES
+    while room and (entries := work.tables.due(work.now, _ENTRIES)):
+        for due, kind, places in entries:
+            taken, rest = places[:room], places[room:]
+            found.setdefault(Kind(kind), array("q")).frombytes(taken)
+            room -= len(taken)
+            if rest:
+                work.tables.fetch(sql.NOTE, due, kind, rest)
+    return found, room > 0
 
 
 def _remove(work: Work, kind: Kind, places: list[int]) -> None:

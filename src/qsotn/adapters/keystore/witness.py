@@ -53,7 +53,7 @@ class Witness:
         self._path = folder / f"{replica}{_SUFFIX}"
         if not self._path.exists():
             write_durably(self._path, _encode(first).ljust(2 * _SLOT_BYTES, b"\0"))
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_DSYNC)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -64,8 +64,7 @@ class Witness:
     def write(self, evidence: Evidence) -> None:
         """Say it; it is on the disk when this returns. Raises `StoreError`."""
         try:
-            os.pwrite(self._descriptor, _encode(evidence), self._slot * _SLOT_BYTES)
-            os.fdatasync(self._descriptor)
+            os.pwrite(self._descriptor, _encode(evidence), self._slot * _SLOT_BYTES)  # and sync: see O_DSYNC
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written, though a transaction was committed: {error}") from error
         self._slot ^= 1

@@ -75,7 +75,7 @@ class Work:
     def give(self, index: int, rows: Iterable[Row], sizes: Iterable[int]) -> None:
         """Yield keys of so many bits. One that does not open spoils this operation alone, and counts as given."""
         try:
-            self.done(index, tuple([self._key(row, size) for row, size in zip(rows, sizes, strict=False)]))
+            self.applied.done[index] = tuple(map(self._key, rows, sizes))
         except StoreError as error:
             self.refused(index, error)
 

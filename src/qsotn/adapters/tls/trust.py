@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -50,6 +51,19 @@ class Believed:
     revoked: MappingProxyType[bytes, RevocationList]
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A peer that was verified: with which trust, and between which moments, both included, the verdict is the same."""
+
+    peer: TransportPeer
+    believed: Believed
+    since: dt.datetime
+    until: dt.datetime
+
+
+_MOST_VERIFIED: Final = 4096
+
+
 class Trust:
     """Judges peers. Raises `UsageError` or `BadProof` at construction if the files cannot be used."""
 
@@ -57,6 +71,7 @@ class Trust:
         self._files = files
         self._clock = clock
         self._believed = FromFiles(files.paths, self._read, failed)
+        self._verified: dict[bytes, _Verified] = {}
 
     @property
     def anchors(self) -> TrustAnchors:
@@ -75,9 +90,26 @@ class Trust:
     def confirm(self, peer: TransportPeer) -> None:
         """Check a peer of an open connection again; raises `BadProof` once it expired or was revoked.
 
-        Costs microseconds: what does not change is kept (`transport_certificates.verify_transport`).
+        As long as the trust is the same object, and nothing that it was verified with has ended, that is a comparison:
+        this is asked at every read and every write.
         """
-        self.verify(peer.chain)
+        now, known = self._clock(), self._verified.get(peer.certificate_sha384)
+        if (
+            known is None
+            or known.peer is not peer
+            or known.believed is not self._believed.value
+            or not known.since <= now <= known.until
+        ):
+            self._verify_again(peer, now)
+
+    def _verify_again(self, peer: TransportPeer, now: dt.datetime) -> None:
+        believed = self._believed.value
+        verify_transport(peer.chain, believed.anchors, believed.revoked, now)
+        listed = believed.revoked.get(believed.anchors.root_for(peer.role))
+        until = peer.not_after if listed is None else min(peer.not_after, listed.next_update)
+        if len(self._verified) >= _MOST_VERIFIED:
+            self._verified.clear()
+        self._verified[peer.certificate_sha384] = _Verified(peer, believed, now, until)
 
     def reload_if_changed(self) -> bool:
         """Take over changed files, for new and for open connections; say whether there were any (see `FromFiles`)."""

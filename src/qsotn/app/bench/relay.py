@@ -36,7 +36,8 @@ from qsotn.parties.km_pool import BatchState
 from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
-from qsotn.service.delivery.filling import MOST_UNITS
+from qsotn.service.delivery.configuration import DeliverySection
+from qsotn.service.delivery.filling import most_units
 from qsotn.service.host import now_us
 
 SERIES: Final = 1
@@ -61,7 +62,7 @@ class Amount:
 
     keys: int = 512
     """As many as a pool holds unless it is configured otherwise."""
-    batch: int = MOST_UNITS
+    batch: int = most_units(DeliverySection("").ready_keys)
     """As the service asks for them."""
     large_batch: int = 512
     rounds: int = 3

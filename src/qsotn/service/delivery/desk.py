@@ -142,6 +142,8 @@ class DeliveryDesk:
         """Give new keys to a master SAE (`offered.KeyDelivery.reserve`)."""
         self._saes.check_own(master)
         self._check(slaves, number, size)
+        if len(slaves) == 1 and self._saes.home(slaves[0]) == self.own:  # nobody else has to know of it
+            return await self._drawn_here(master, slaves[0], number, size)
         homes = self._saes.by_home(slaves)
         for home in homes:
             if home != self.own:
@@ -182,6 +184,10 @@ class DeliveryDesk:
             return self._far_ends[home]
         except KeyError:
             raise silent(home) from None
+
+    async def _drawn_here(self, master: str, slave: str, number: int, size: int) -> tuple[ReadyKey, ...]:
+        pool = self._pools.get(self.own) or await self.pool(self.own)
+        return await self._group.apply(Reserve(pool, master, (slave,), number, size, self._clock()))
 
     async def _drawn(
         self, master: str, homes: Mapping[PartyId, tuple[str, ...]], number: int, size: int

@@ -35,10 +35,12 @@ from qsotn.service.worker import Overloaded
 T = TypeVar("T")
 
 PERIOD_S: Final = 0.25
-MOST_UNITS: Final = 64
-"""Of one supply: small enough for a block that others draw from too."""
+MOST_UNITS: Final = 512
+"""Of one supply. It is signed at every hop however large it is: a few large ones cost a fraction of many small ones."""
+COMMON_UNITS: Final = 64
+"""A small pool is asked for in supplies of so many, a larger one by its parts."""
 FEWEST_UNITS: Final = 8
-"""Under a shortage, smaller ones are not worth their signatures."""
+"""Under a shortage supplies are halved; smaller ones than these are not worth their signatures."""
 REFILLED_PARTS: Final = 4
 """Of how many parts of a pool one must be gone before more is asked for: every supply is signed at every hop."""
 MOST_BATCHES: Final = 32
@@ -168,7 +170,8 @@ class Filling:
         wanted = self._ready_keys - ready - under_way
         if wanted * REFILLED_PARTS < self._ready_keys:
             return
-        while wanted > 0 and (units := await self._begin(target, pool, above, min(wanted, MOST_UNITS))):
+        most = most_units(self._ready_keys)
+        while wanted > 0 and (units := await self._begin(target, pool, above, min(wanted, most))):
             wanted -= units
 
     async def _begin(self, target: _Target, pool: Pool, above: int, units: int) -> int:
@@ -191,14 +194,16 @@ class Filling:
 
     def _take_note(self, target: _Target, ended: Sequence[Batch]) -> None:
         """Leave a pool alone for a while whose supply failed, and the link it failed at for longer."""
+        failed = [batch for batch in ended if batch.state is BatchState.FAILED]
+        if len(failed) < len(ended):
+            target.note_success()
+        if failed:
+            # Those that fail together failed of one thing: they count once, or the pause would outlast `AVOIDED_US`.
+            target.note_failure(f"{failed[-1].code} {failed[-1].detail}".strip())
         for batch in ended:
-            name = batch.orders[0].batch
-            target.begun.remove(name)
-            if batch.state is not BatchState.FAILED:
-                target.note_success()
-                continue
-            target.note_failure(f"{batch.code} {batch.detail}".strip())
-            target.judged.append(name)
+            target.begun.remove(batch.orders[0].batch)
+        for batch in failed:
+            target.judged.append(batch.orders[0].batch)
             if batch.link:
                 self._supply.routes.avoid(batch.link, self._supply.clock())
 
@@ -222,6 +227,11 @@ class Filling:
                 return function(km)
 
         return await self._worker.call(run)
+
+
+def most_units(ready_keys: int) -> int:
+    """Return how many units one supply brings at most to a pool that holds so many when it is full."""
+    return min(max(ready_keys // REFILLED_PARTS, COMMON_UNITS), MOST_UNITS)
 
 
 def _forget(desk: Desk, deposits: Iterable[Deposit]) -> None:

@@ -1,7 +1,10 @@
 """Group commit in front of a key store: while one transaction is being made durable, the operations that come gather.
 
-The store has a thread of its own; the event loop hands it everything that has gathered as one transaction, and gets one
-call back for all of it. A sync of the disk is so paid once for many SAEs, not once for each.
+Everything that has gathered is one transaction. Where the store can do its statements at once, and they are few, the
+event loop does them, and the store's thread has the commit, which waits for the disk: a thread that runs statements
+beside the loop gives away and fights for the interpreter at each of them. All else is the thread's (`KeyStore.prepare`
+says which). Either way it is one call back for all, a sync of the disk is paid once for many SAEs, and the store is
+used by one of the two at a time.
 
 What always holds: whoever waits is answered only after the commit, in the order of asking. What waits is bounded;
 beyond that `Overloaded` is raised at once. A caller that goes away disturbs nobody: what it asked for is dropped if it
@@ -35,6 +38,11 @@ LARGEST_BATCH: Final = 512
 ATTEMPTS: Final = 12
 """How often a transaction that collided with another replica's is tried again."""
 LONGEST_PAUSE_S: Final = 0.2
+FEW_JOBS: Final = 4
+PAUSE_A_JOB_S: Final = 60e-6
+LONGEST_GATHERING_S: Final = 0.004
+"""After a transaction for more than `FEW_JOBS`, others are on their way, and are waited for as long as the loop needs
+for about so many: a sync costs as much for one as for all. Fewer would wait longer for it than they save."""
 _log = structlog.get_logger("keys")
 
 
@@ -42,7 +50,7 @@ class Defect(LocalError):
     """Something that no error of ours describes; its cause is chained."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would cost more than all else about it
 class _Job:
     """Operations of one caller, or a function that reads the store."""
 
@@ -53,6 +61,14 @@ class _Job:
     @property
     def weight(self) -> int:
         return max(1, len(self.operations))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is handed to the thread: jobs that it is to do, or, with what came of them, to commit."""
+
+    jobs: list[_Job]
+    applied: Applied | None
 
 
 class Group:
@@ -66,7 +82,8 @@ class Group:
         self._count = 0
         self._busy = False
         self._stopping = False
-        self._handed: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        self._handed: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._store: KeyStore
         self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
         self._loop: asyncio.AbstractEventLoop
         self._opened: asyncio.Future[None]
@@ -97,11 +114,13 @@ class Group:
         return self._count
 
     async def apply(self, operation: Operation) -> tuple[ReadyKey, ...]:
-        """Do one operation; return the keys it yielded, once that is durable.
+        """Do one operation, a sweep to its end; return the keys it yielded, once that is durable.
 
         Raises why it was refused; `Overloaded`; `StoreError` with nothing done.
         """
         applied = await self.apply_all((operation,))
+        while applied.unfinished:  # each time with what others asked meanwhile
+            applied = await self.apply_all((operation,))
         if applied.refused:
             raise applied.refused[0]
         return applied.done[0]
@@ -148,20 +167,23 @@ class Group:
                 size += job.weight
         if batch:
             self.batches += 1
-            self._handed.put(batch)
+            self._handed.put(_Batch(batch, _prepared(self._store, batch)))
         else:
             self._busy = False
             self._idle.set()
 
-    def _finish(self, batch: list[_Job], results: list[Any]) -> None:
-        for job, result in zip(batch, results, strict=True):
+    def _finish(self, jobs: list[_Job], results: list[Any]) -> None:
+        for job, result in zip(jobs, results, strict=True):
             if job.future.cancelled():
                 self._forget(job, result)
             elif isinstance(result, Exception):
                 job.future.set_exception(result)
             else:
                 job.future.set_result(result)
-        self._hand_over()
+        if len(jobs) > FEW_JOBS and self._count < LARGEST_BATCH and not self._stopping:
+            self._loop.call_later(min(len(jobs) * PAUSE_A_JOB_S, LONGEST_GATHERING_S), self._hand_over)
+        else:
+            self._hand_over()
 
     def _forget(self, job: _Job, result: object) -> None:
         """Destroy what a caller reserved that went away while it was made durable."""
@@ -180,16 +202,43 @@ class Group:
 
     def _run(self) -> None:
         try:
-            store = self._open_store()
+            self._store = store = self._open_store()
         except BaseException as error:  # noqa: BLE001  (whoever awaits start() must hear of anything that went wrong)
             self._loop.call_soon_threadsafe(self._opened.set_exception, error)
             return
         self._loop.call_soon_threadsafe(self._opened.set_result, None)
         try:
             while (batch := self._handed.get()) is not None:
-                self._loop.call_soon_threadsafe(self._finish, batch, _done(store, batch))
+                jobs, applied = batch.jobs, batch.applied
+                results = _done(store, jobs) if applied is None else _committed(store, jobs, applied)
+                self._loop.call_soon_threadsafe(self._finish, jobs, results)
         finally:
             store.close()
+
+
+def _prepared(store: KeyStore, jobs: Sequence[_Job]) -> Applied | None:
+    """Do what a batch asks, up to its commit; None if that is for the thread."""
+    if any(job.function is not None for job in jobs):
+        return None
+    try:
+        return store.prepare(_operations(jobs))
+    except Exception:  # noqa: BLE001  (nothing was done; the thread meets the same, has time to repeat it, and tells)
+        return None
+
+
+def _committed(store: KeyStore, jobs: Sequence[_Job], applied: Applied) -> list[Any]:
+    """Make durable what was prepared, and return what came of each job."""
+    try:
+        store.commit()
+    except StoreError as error:
+        return [error] * len(jobs)
+    except Exception as error:  # noqa: BLE001  (everybody is told, as of any other failure)
+        return [_defect(error)] * len(jobs)
+    return _cut(applied, jobs)
+
+
+def _operations(jobs: Sequence[_Job]) -> list[Operation]:
+    return [one for job in jobs for one in job.operations]
 
 
 def _done(store: KeyStore, batch: Sequence[_Job]) -> list[Any]:
@@ -203,7 +252,7 @@ def _applied(store: KeyStore, jobs: Sequence[_Job]) -> list[Any]:
     if not jobs:
         return []
     try:
-        applied = _repeated(lambda: store.apply([one for job in jobs for one in job.operations]))
+        applied = _repeated(lambda: store.apply(_operations(jobs)))
     except StoreError as error:
         return [error] * len(jobs)
     except Exception as error:  # noqa: BLE001  (alone, each shows whose fault it is; it is told there, and logged)
@@ -218,11 +267,17 @@ def _cut(applied: Applied, jobs: Sequence[_Job]) -> list[Any]:
     parts, first = [], 0
     for job in jobs:
         after = first + len(job.operations)
-        done = {at - first: applied.done[at] for at in range(first, after) if at in applied.done}
-        refused = {at - first: applied.refused[at] for at in range(first, after) if at in applied.refused}
-        parts.append(Applied(done, refused))
+        parts.append(_part(applied, first, after))
         first = after
     return parts
+
+
+def _part(applied: Applied, first: int, after: int) -> Applied:
+    if after == first + 1 and first in applied.done:  # what most are
+        return Applied({0: applied.done[first]}, {}, {0} if first in applied.unfinished else set())
+    done = {at - first: applied.done[at] for at in range(first, after) if at in applied.done}
+    refused = {at - first: applied.refused[at] for at in range(first, after) if at in applied.refused}
+    return Applied(done, refused, {at - first for at in applied.unfinished if first <= at < after})
 
 
 def _called(store: KeyStore, function: Callable[[KeyStore], Any]) -> Any:
