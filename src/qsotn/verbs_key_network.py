@@ -1,4 +1,4 @@
-"""`qsotn key network`, `key forecast` and `key admit`: the province's key network, as its QKMP sees it."""
+"""`qsotn key network`, `forecast`, `admit`: the key network as its QKMP sees it; `key provenance`: the way of a key."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def add_to(key: typer.Typer) -> None:
     """Put these verbs among those of `qsotn key`."""
     key.command("network", epilog="Example: qsotn key network --json")(key_network)
     key.command("forecast", epilog="Example: qsotn key forecast")(key_forecast)
+    key.command("provenance", epilog="Example: qsotn key provenance f02d0743-5956-43e3-9aec-35e959c5fdbd")(
+        key_provenance
+    )
     key.command(
         "admit",
         epilog="Examples: qsotn key admit jinan qingdao --lines 20 --every 60 · "
@@ -39,6 +42,24 @@ def key_forecast(state: ProvinceOption = None, as_json: JsonOption = False) -> N
     from qsotn.console.network import show_forecast
 
     show_forecast(province_folder(state), as_json=as_json)
+
+
+def key_provenance(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's ID, as an SAE was told it.")],
+    state: ProvinceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a key of an SAE came to both its ends: over which links, in which mode, and who signed what.
+
+    Every key manager is asked. Exit code 1 if none knows the key, 3 if one does and not every signature holds.
+    """
+    from qsotn.console.network import show_provenance
+
+    shown = show_provenance(province_folder(state), key_id, as_json=as_json)
+    if not shown.told:
+        raise typer.Exit(EXIT_FAILED)
+    if not all(one.verified for one in shown.told):
+        raise typer.Exit(EXIT_NO)
 
 
 def admit_lines(

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tests.service.http.driver import Incoming, application_of, ask, scope_of
+from tests.service.http.driver import DEPLOYMENT, Incoming, application_of, ask, scope_of
 from tests.world import World
 
 from qsotn.app.operator import Operator
 from qsotn.app.province import PARTIES
 from qsotn.domain import PartyId
+from qsotn.service.http.context import Deployment
 
 T = TypeVar("T")
 
@@ -52,10 +53,14 @@ async def served(
     without: Sequence[PartyId] = (),
     replicas: Sequence[str] = (),
     work: Callable[[], object] | None = None,
+    deployments: Mapping[PartyId, Deployment] | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve every party of a world but some. `replicas` are addresses of the POMP that nobody listens at."""
+    """Serve every party of a world but some. `replicas` are addresses of the POMP that nobody listens at.
+
+    `deployments` are those of parties that know more of themselves than others.
+    """
     faults = Faults()
-    async with TestServer(_application(world, faults)) as server:
+    async with TestServer(_application(world, faults, deployments or {})) as server:
         base = str(server.make_url("")).rstrip("/")
         urls: dict[PartyId, tuple[str, ...]] = {party: (f"{base}/{party}",) for party in PARTIES}
         urls |= dict.fromkeys(without, ("http://127.0.0.1:1",))
@@ -77,8 +82,10 @@ async def _work(one: Served) -> None:
         await asyncio.sleep(0)
 
 
-def _application(world: World, faults: Faults) -> web.Application:
-    applications = {party: application_of(world, party) for party in PARTIES}
+def _application(world: World, faults: Faults, deployments: Mapping[PartyId, Deployment]) -> web.Application:
+    applications = {
+        party: application_of(world, party, deployment=deployments.get(party, DEPLOYMENT)) for party in PARTIES
+    }
 
     async def handle(request: web.Request) -> web.StreamResponse:
         party = PartyId(f"{request.match_info['role']}/{request.match_info['name']}")

@@ -1,13 +1,16 @@
-"""`qsotn key network`, `key forecast`, `key admit`: what they print of a watched province, and how they end."""
+"""`qsotn key network`, `forecast`, `admit`, `provenance`: what they print of a province, and how they end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import typer
 from tests.app.served_world import as_operator
+from tests.service.http.driver import DEPLOYMENT
+from tests.service.key_way import supplied
 from tests.service.watch import Watch, distilled, ready
 from tests.world import World
 from typer.testing import CliRunner
@@ -15,7 +18,7 @@ from typer.testing import CliRunner
 from qsotn import verbs_key_network
 from qsotn.app.operator import Operator
 from qsotn.app.operator_network import qkmp_of
-from qsotn.app.province import KM_A, KM_B, LINK_A, LINK_B
+from qsotn.app.province import KM_A, KM_B, KM_RELAY, LINK_A, LINK_B
 from qsotn.console import network as network_console
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal, UsageError
@@ -135,7 +138,89 @@ def test_a_province_without_a_qkmp_is_told() -> None:
         qkmp_of(operator)
 
 
-@pytest.mark.parametrize("verb", ["network", "forecast", "admit"])
+# --- the way of one key ---------------------------------------------------------------------------------------------
+
+KEY_ID = "f02d0743-5956-43e3-9aec-35e959c5fdbd"
+Reach = Callable[..., None]
+
+
+def knowing(encoded: bytes) -> Callable[[str], Awaitable[bytes | None]]:
+    """What a key manager's key store tells that has one key."""
+
+    async def provenance(key_id: str) -> bytes | None:
+        return encoded if key_id == KEY_ID else None
+
+    return provenance
+
+
+@pytest.fixture
+def supplied_world(open_world: Callable[..., World]) -> World:
+    return open_world("provisioned")
+
+
+@pytest.fixture
+def known(supplied_world: World, monkeypatch: pytest.MonkeyPatch) -> Reach:
+    """Have both ends know the key, and the verbs reach all key managers but those of `without`."""
+    deposits = supplied(supplied_world)
+    deployments = {km: replace(DEPLOYMENT, provenance=knowing(deposit.provenance)) for km, deposit in deposits.items()}
+
+    def reach(*without: PartyId) -> None:
+        how = {"without": without, "work": lambda: None, "deployments": deployments}
+        monkeypatch.setattr(network_console, "operate", lambda _, act: as_operator(supplied_world, act, **how))
+
+    reach()
+    return reach
+
+
+def test_the_way_of_a_key_is_printed_as_both_ends_know_it(known: Reach, typed: Typed) -> None:
+    code, printed = typed("provenance", KEY_ID)
+    assert code == 0
+    lines = printed.splitlines()
+    assert [line for line in lines if line.startswith("The key ")] == [
+        f"The key {KEY_ID}, as {km} knows it" for km in (KM_A, KM_B)
+    ]
+    assert "km/jinan–km/weifang–km/qingdao, one-time-pad, secrecy of each relayed hop information-theoretic" in printed
+    assert f"of {LINK_A} and passed it on to km/qingdao under" in printed
+    signers = [line.split()[3] for line in lines if line.startswith("1 of 1") and line.split()[-2] != "NOT"]
+    assert signers == [KM_A, KM_RELAY, KM_B] * 2
+
+
+def test_the_way_of_a_key_as_json(known: Reach, typed: Typed) -> None:
+    code, printed = typed("provenance", KEY_ID, "--json")
+    shown = json.loads(printed)
+    assert (code, shown["key_id"], shown["unreached"]) == (0, KEY_ID, [])
+    assert [(one["km"], one["verified"], one["mode"]) for one in shown["told"]] == [
+        (KM_A, True, "one-time-pad"),
+        (KM_B, True, "one-time-pad"),
+    ]
+
+
+@pytest.mark.parametrize("key_id", ["00000000-5956-43e3-9aec-35e959c5fdbd", "no key/../at all?"])
+def test_a_key_that_nobody_knows_ends_with_1(known: Reach, typed: Typed, key_id: str) -> None:
+    code, printed = typed("provenance", key_id)
+    assert (code, printed) == (1, f"No key manager that could be asked knows the key {key_id}.\n")
+    code, printed = typed("provenance", key_id, "--json")
+    assert (code, json.loads(printed)) == (1, {"key_id": key_id, "told": [], "unreached": []})
+
+
+def test_one_end_is_enough_and_who_was_not_reached_is_named(known: Reach, typed: Typed) -> None:
+    known(KM_B)
+    code, printed = typed("provenance", KEY_ID)
+    assert code == 0
+    assert "km/jinan knows it" in printed
+    assert "km/qingdao could not be asked: km/qingdao is not reached at " in printed
+
+
+def test_a_signature_that_does_not_hold_ends_with_3(known: Reach, supplied_world: World, typed: Typed) -> None:
+    with supplied_world.desk(KM_B) as km:
+        km.desk.certificates.delete(KM_RELAY)
+    code, printed = typed("provenance", KEY_ID)
+    assert code == 3
+    assert f"NOT verified: {KM_B} has no certificate of {KM_RELAY}" in printed
+    assert f"The whole is NOT verified: {KM_B} has no certificate of {KM_RELAY}" in printed
+
+
+@pytest.mark.parametrize("verb", ["network", "forecast", "admit", "provenance"])
 def test_every_verb_has_help_with_an_example(typed: Typed, verb: str) -> None:
     code, printed = typed(verb, "--help")
     assert code == 0

@@ -199,6 +199,11 @@ def events() -> dict[str, str]:
                     func=ast.Attribute(value=ast.Name("_log"), attr=level), args=[ast.Constant(str() as event), *_]
                 ) if level != "debug":
                     found[event] = level
+                case ast.Call(
+                    func=ast.Attribute(attr="tell"),
+                    args=[ast.Attribute(value=ast.Name("_log"), attr=level), ast.Constant(str() as event), *_],
+                ):
+                    found[event] = level
     return found
 
 

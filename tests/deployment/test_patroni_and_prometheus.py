@@ -8,6 +8,8 @@ import re
 from tests.deployment.files import COMPOSE, DEPLOY, read_yaml
 
 from qsotn.app.plan import sample_plan
+from qsotn.service.delivery.etsi014_counters import MethodCounters
+from qsotn.service.delivery.sae_metrics import SaeMetrics
 from qsotn.service.http.metrics import Metrics as HttpMetrics
 from qsotn.service.observability import Metrics
 from qsotn.service.supervision_metrics import NetworkMetrics
@@ -39,10 +41,11 @@ def metric_names() -> set[str]:
     metrics = Metrics()
     HttpMetrics(metrics.registry)
     NetworkMetrics(metrics.registry, lambda: 0)
+    SaeMetrics(metrics.registry, MethodCounters())
+    many = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
     names = set()
     for family in metrics.registry.collect():
-        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
-        names |= {family.name + suffix for suffix in suffixes}
+        names |= {family.name + suffix for suffix in many.get(family.type, ("",))}
     return names
 
 
@@ -55,8 +58,10 @@ def test_every_rule_asks_for_metrics_that_there_are() -> None:
         )
         asked |= set(re.findall(r"\bqsotn_\w+", rule["expr"]))
     assert asked <= metric_names()
-    families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in metric_names()}
-    assert {re.sub(r"_(total|bucket)$", "", name) for name in asked} == families
+    families, of_rules = (
+        {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in names} for names in (metric_names(), asked)
+    )
+    assert of_rules == families
 
 
 def test_the_alert_comes_after_the_renewal_and_before_the_end() -> None:

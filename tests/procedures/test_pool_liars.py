@@ -188,7 +188,7 @@ def restated(network: Network, liar: PartyId, *, at: int = -1, **changes: Any) -
 
     def change(relay: PoolRelay) -> PoolRelay:
         identity = network.certified.identities[liar]
-        honest = provenance._claimed(relay.chain[at])
+        honest = provenance.claimed_statement(relay.chain[at])
         statements = list(relay.chain)
         statements[at] = provenance.sign(identity, replace(honest, **changes))
         return replace(relay, chain=tuple(statements))

@@ -115,10 +115,12 @@ class _Door:
 
 
 def distilled(world: World, link: str, number: int, *, size: int = 8192, **ledger: Any) -> None:
-    """Give both ends of a link a block with a ledger of its own, and let them agree on it."""
+    """Give both ends of a link a block of measured light with a ledger of its own, and let them agree on it."""
     block = world.entropy(size)
     for party in LINKS[link]:
-        world.begin(party, lambda km, _: km.deposit(link, number, Secret(block), {**LEDGER, **ledger}))
+        world.begin(
+            party, lambda km, _: km.deposit(link, number, Secret(block), {**LEDGER, "pulses": 1_000_000, **ledger})
+        )
     world.begin(min(LINKS[link]), lambda km, work: key_supply.announce(km, work, link, number))
     world.settle()
 

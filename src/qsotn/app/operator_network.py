@@ -1,17 +1,20 @@
-"""What an operator asks the QKMP of the province's key network."""
+"""What an operator asks of the province's key network: its QKMP, and every key manager for the way of one key."""
 
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote
 
 import msgspec
 
 from qsotn.app.operator import Operator
+from qsotn.app.operator_keys import Unreached
 from qsotn.domain import PartyId, Role, role_of
-from qsotn.errors import UsageError
+from qsotn.errors import QsotnError, UsageError
 from qsotn.parties.line_comparison import LineComparison
 from qsotn.parties.network_capacity import Admission
 from qsotn.service.http.operations_admission import AdmissionQuestion
+from qsotn.service.http.operations_km import KeyProvenance
 from qsotn.service.http.operations_network import AlarmStatus, Network, NetworkPool, Outlook
 
 
@@ -22,6 +25,14 @@ class NetworkShown(msgspec.Struct, frozen=True):
     pools: tuple[NetworkPool, ...]
     lines: tuple[LineComparison, ...]
     alarms: tuple[AlarmStatus, ...]
+
+
+class ProvenanceShown(msgspec.Struct, frozen=True):
+    """How a key came to whoever knows it; `unreached` are key managers that could not be asked."""
+
+    key_id: str
+    told: tuple[KeyProvenance, ...]
+    unreached: tuple[Unreached, ...]
 
 
 def qkmp_of(operator: Operator) -> PartyId:
@@ -70,3 +81,18 @@ async def admission(
 
 def _km(name: str) -> PartyId:
     return PartyId(name if name.startswith(f"{Role.KM}/") else f"{Role.KM}/{name}")
+
+
+async def key_provenance(operator: Operator, key_id: str) -> ProvenanceShown:
+    """Ask every key manager how a key came to it, all at once; who cannot be asked is named."""
+    kms = [party for party in operator.parties if role_of(party) is Role.KM]
+    answers = await asyncio.gather(*(_way_of(operator, km, key_id) for km in kms))
+    told = tuple(one for one in answers if isinstance(one, KeyProvenance))
+    return ProvenanceShown(key_id, told, tuple(one for one in answers if isinstance(one, Unreached)))
+
+
+async def _way_of(operator: Operator, km: PartyId, key_id: str) -> KeyProvenance | Unreached | None:
+    try:
+        return await operator.find(km, f"/keys/{quote(key_id, safe='')}/provenance", KeyProvenance)
+    except QsotnError as error:
+        return Unreached(km, str(error))

@@ -1,4 +1,4 @@
-"""`qsotn key network`, `key forecast` and `key admit` as a person sees them: the QKMP's view of the key network."""
+"""`qsotn key network`, `forecast`, `admit` and `provenance` as a person sees them: the key network, and a key's way."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsotn.app.operator_network import NetworkShown, admission, key_forecast, key_network
+from qsotn.app.operator_network import (
+    NetworkShown,
+    ProvenanceShown,
+    admission,
+    key_forecast,
+    key_network,
+    key_provenance,
+)
 from qsotn.console.operator import moment, operate, write_json
 from qsotn.domain import PartyId
 from qsotn.parties.line_comparison import Step
 from qsotn.parties.network_alarms import Severity
 from qsotn.parties.network_capacity import Admission, LinkState
+from qsotn.service.http.operations_km import KeyProvenance, SignedStatement
 from qsotn.service.http.operations_network import NetworkLink, NetworkPool, Outlook
 
 _WIDEST = 10_000
@@ -58,6 +66,16 @@ def show_admission(
     else:
         _print(*_answer(told))
     return told.admitted
+
+
+def show_provenance(state: Path, key_id: str, *, as_json: bool) -> ProvenanceShown:
+    """Show how a key came to whoever knows it; return what was shown."""
+    shown = operate(state, lambda operator: key_provenance(operator, key_id))
+    if as_json:
+        write_json(shown)
+    else:
+        _print(*_ways(shown))
+    return shown
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -154,6 +172,29 @@ def _answer(told: Admission) -> Iterator[str | Text | Table]:
         rows: list[Cells] = [("–".join(km.partition("/")[2] for km in way.path), str(way.lines)) for way in told.ways]
         yield _table(("way", "lines"), rows, "")
     yield from (f"- {reason}" for reason in told.reasons)
+
+
+def _ways(shown: ProvenanceShown) -> Iterator[str | Text | Table]:
+    if not shown.told:
+        yield Text(f"No key manager that could be asked knows the key {shown.key_id}.", _GRAVE)
+    for told in shown.told:
+        yield from _way(told)
+    yield from (Text(f"{one.party} could not be asked: {one.reason}", _BAD) for one in shown.unreached)
+
+
+def _way(told: KeyProvenance) -> Iterator[str | Text | Table]:
+    yield f"The key {told.key_id}, as {told.km} knows it"
+    yield told.account
+    rows = [_signed(one, len(told.paths)) for one in told.statements]
+    yield _table(("share", "signed by", "at (UTC)", "signature"), rows, "")
+    if not told.verified:
+        yield Text(f"The whole is NOT verified: {told.reason}", _GRAVE)
+    yield ""
+
+
+def _signed(one: SignedStatement, shares: int) -> Cells:
+    standing = Text("verified", _GOOD) if one.verified else Text(f"NOT verified: {one.reason}", _GRAVE)
+    return f"{one.share + 1} of {shares}", one.party, moment(one.at), standing
 
 
 # --- printing -------------------------------------------------------------------------------------------------------

@@ -198,7 +198,8 @@ class KeyStore(Protocol):
     def apply(self, operations: Sequence[Operation]) -> Applied:
         """Do all in one transaction, each standing alone; returning is the receipt that what was done is durable.
 
-        Raises `StoreError` with nothing done; `StoreConflict` if it may be tried again.
+        Raises `StoreError`: nobody may be told of any of it, though it may be in the store if its witness could not
+        be written; `StoreConflict` if it may be tried again.
         """
 
     def prepare(self, operations: Sequence[Operation]) -> Applied | None:
@@ -209,7 +210,7 @@ class KeyStore(Protocol):
         """
 
     def commit(self) -> None:
-        """Make what was prepared durable; returning is the receipt. Raises `StoreError` with nothing done."""
+        """Make what was prepared durable; returning is the receipt. Raises `StoreError`, as `apply` does."""
 
     def pools(self) -> Sequence[Pool]:
         """Return the pools that were ever deposited into, or begun by `begin_pool`, here."""
@@ -220,7 +221,8 @@ class KeyStore(Protocol):
     def end_pool(self, pool: Pool) -> None:
         """Destroy what nobody was given of a pool, counted as burned, and take no more into it.
 
-        The origin does so when the far end refuses a deposit because an older copy of its store was restored.
+        An origin does so when the far end does not have what it assigned, a far end when the numbers of a deposit are
+        those of other units: one of them has put an older copy back, or begun anew.
         """
 
     def next_number(self, pool: Pool) -> int:

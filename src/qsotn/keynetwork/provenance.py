@@ -183,7 +183,7 @@ def is_linked(signed: Sequence[bytes]) -> bool:
     """
     for position in range(len(signed) - 1, -1, -1):
         try:
-            quoted = _claimed(signed[position]).previous
+            quoted = claimed_statement(signed[position]).previous
         except MalformedMessage:
             return position < len(signed) - 1  # its bytes are quoted, and are no statement
         if quoted != (digest(signed[position - 1]) if position else b""):
@@ -249,7 +249,7 @@ def encode(chains: Sequence[Sequence[bytes]]) -> bytes:
 
 def verify(encoded: bytes, key_of: KeyOf) -> Provenance:
     """Verify every statement of a batch's provenance. Raises `PeerError` with the first thing that does not hold."""
-    chains = tuple(verify_chain(one, key_of, complete=True) for one in _chains(encoded))
+    chains = tuple(verify_chain(one, key_of, complete=True) for one in signed_chains(encoded))
     _check_shares(chains)
     return Provenance(chains)
 
@@ -277,7 +277,7 @@ def describe(encoded: bytes, key_of: KeyOf | None = None) -> str:
     """
     if key_of is not None:
         return "\n".join(_described(verify(encoded, key_of), "every signature verified"))
-    chains = tuple(tuple(_claimed(one) for one in signed) for signed in _chains(encoded))
+    chains = tuple(tuple(claimed_statement(one) for one in signed) for signed in signed_chains(encoded))
     return "\n".join(_described(Provenance(chains), "signatures NOT verified"))
 
 
@@ -314,7 +314,8 @@ def _crossing(one: Leg | None) -> str:
 # --- bytes ----------------------------------------------------------------------------------------------------------
 
 
-def _chains(encoded: bytes) -> list[list[bytes]]:
+def signed_chains(encoded: bytes) -> list[list[bytes]]:
+    """Return the signed statements of a provenance, by share; nothing is verified. Raises `MalformedMessage`."""
     match cbor.decode(encoded):
         case [int() as version, [_, *_] as chains] if version == _VERSION and all(map(_is_chain, chains)):
             return cast("list[list[bytes]]", chains)
@@ -325,13 +326,14 @@ def _is_chain(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, bytes) for one in value)
 
 
-def _claimed(signed: bytes) -> Statement:
+def claimed_statement(signed: bytes) -> Statement:
+    """Return what a statement claims. NOT verified: good for showing it, never for a decision."""
     return _decode(envelope.claimed_payload(signed))
 
 
 def claimed_order(signed: bytes) -> Order:
     """Return the order that a statement claims. NOT verified: good for finding a record, never for a decision."""
-    return _claimed(signed).order
+    return claimed_statement(signed).order
 
 
 def _encode(value: msgspec.Struct) -> bytes:

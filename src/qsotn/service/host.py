@@ -170,7 +170,7 @@ class Host:
         section = self._configuration.delivery
         if section is None:
             return None
-        return DeliveryService(self._configuration, section, self._worker, self.peer, now_us)
+        return DeliveryService(self._configuration, section, self._worker, self.peer, now_us, self._metrics.registry)
 
     def _open_node(self) -> tuple[Node, Store]:
         configuration, folder = self._configuration, self._configuration.state
@@ -262,7 +262,13 @@ class Host:
         if self._delivery is None:
             return deployment
         delivery = self._delivery
-        return replace(deployment, assigned=delivery.assigned, streams=delivery.streams, pools=delivery.pools)
+        return replace(
+            deployment,
+            assigned=delivery.assigned,
+            streams=delivery.streams,
+            pools=delivery.pools,
+            provenance=delivery.provenance,
+        )
 
     def _terms(self) -> Terms | None:
         pmps = [party for party in self._configuration.peers if role_of(party) is Role.PMP]

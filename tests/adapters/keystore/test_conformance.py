@@ -183,7 +183,9 @@ def test_a_key_is_never_given_to_a_second_sae(store: KeyLedger, pool: Pool) -> N
     assert refusal(store, collect(given[:1], OTHER)) == "NOT_NAMED"
     assert refusal(store, collect(given, MASTER)) == "NOT_NAMED"
     assert one(store, collect(given)) == given
-    assert refusal(store, collect(given, OTHER)) == "KEYS_NOT_FOUND"
+    assert refusal(store, collect(given, OTHER)) == "NOT_NAMED"
+    one(store, Sweep(30 * SECOND))
+    assert refusal(store, collect(given, OTHER)) == "KEYS_NOT_FOUND", "nobody is remembered"
 
 
 def test_a_key_is_asked_for_under_the_name_of_its_master(store: KeyLedger, pool: Pool) -> None:
@@ -262,7 +264,7 @@ def test_another_request_for_the_same_keys_gets_none(store: KeyLedger, pool: Poo
     one(store, collect(given))
     for others in (given[:1], given[:2], given[::-1]):
         assert refusal(store, collect(others)) == "KEYS_NOT_FOUND"
-    assert refusal(store, collect(given, OTHER)) == "KEYS_NOT_FOUND"
+    assert refusal(store, collect(given, OTHER)) == "NOT_NAMED"
 
 
 def test_two_that_ask_the_same_at_once_get_the_same(store: KeyLedger, pool: Pool) -> None:

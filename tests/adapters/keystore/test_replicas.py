@@ -105,7 +105,7 @@ def test_a_repeated_request_may_come_to_another_replica(place: KeyPlace, pool: P
     keys = one(first, reserve(pool, 3))
     assert one(second, collect(keys)) == keys
     assert one(first, collect(keys)) == keys
-    assert refusal(first, collect(keys, OTHER)) == "KEYS_NOT_FOUND"
+    assert refusal(first, collect(keys, OTHER)) == "NOT_NAMED"
 
 
 def test_pools_and_audiences_that_another_replica_began_are_known(place: KeyPlace) -> None:

@@ -127,7 +127,7 @@ def test_without_its_witness_a_database_is_not_opened(store: KeyLedger, place: K
     witness = place.folder / "epochs" / "1.witness"
     kept = witness.read_bytes()
     witness.unlink()
-    with pytest.raises(StoreError, match=r"1\.witness is not in .*Put it back; if it is lost, open .*`discard`"):
+    with pytest.raises(StoreError, match=r"1\.witness is not in .*Put it back; if it is lost, set the database aside"):
         place.open()
     assert not witness.exists(), "an empty one would have made the next attempt succeed"
     witness.write_bytes(kept)

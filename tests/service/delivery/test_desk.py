@@ -158,6 +158,23 @@ def test_a_pool_that_the_far_end_has_lost_ends_and_the_next_one_serves() -> None
     run(story())
 
 
+def test_a_replica_that_did_not_see_a_pool_end_serves_from_the_next_one() -> None:
+    async def story() -> None:
+        async with town() as here:
+            await reserve(here, ["bob"])
+            pool = await here.houses[JINAN].desk.pool(QINGDAO)
+            for end in (JINAN, QINGDAO):  # as another replica of either does
+                await here.houses[end].group.call(lambda store: store.end_pool(pool))
+            with pytest.raises(Refusal, match="KEY_SHORTAGE"):
+                await reserve(here, ["bob"])
+            await here.supply(JINAN, QINGDAO, 10)
+            assert (await here.houses[JINAN].desk.offer("alice", "bob")).stored_keys == 10
+            given = await reserve(here, ["bob"])
+            assert bits(await collect(here, "bob", given)) == bits(given)
+
+    run(story())
+
+
 def test_a_shortage_of_one_pool_of_several_takes_nothing_from_the_others_for_long() -> None:
     async def story() -> None:
         async with town() as here:

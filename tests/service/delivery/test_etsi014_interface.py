@@ -332,6 +332,17 @@ def test_a_certificate_of_nobody_known_is_refused_at_every_method(
     told(story, STRANGER, STRANGER, STRANGER)
 
 
+def test_many_connections_of_nobody_known_are_one_line_a_second(told: Callable[..., None]) -> None:
+    async def story(*wires: Wire) -> None:
+        for stranger in wires:
+            assert (await stranger.ask("GET", path(SLAVE, "status"))).status == 401
+
+    with capture_logs() as lines:
+        told(story, *[STRANGER] * 20)
+    assert {line["event"] for line in lines} == {"a client is no SAE of this key manager"}
+    assert 1 <= len(lines) <= 3
+
+
 HEADERS = ["X-SAE-ID", "X-Client-CN", "X-SSL-Client-S-DN", "X-Forwarded-Client-Cert", "Authorization", "SSL_CLIENT_CN"]
 
 
@@ -454,6 +465,8 @@ def test_each_method_is_counted_by_itself(told: Callable[..., None], delivery: M
     assert counted == {"enc_keys": (4, 2, 1), "dec_keys": (2, 1, 1), "-": (1, 1, 0)}
     for one in counters.methods.values():
         assert 0 < one.least_s <= one.mean_s <= one.longest_s < 5
+        assert sum(one.statuses.values()) == one.requests
+        assert one.requests - one.statuses.get(200, 0) == one.failures
 
 
 def test_no_key_is_in_a_log_line(told: Callable[..., None], delivery: MemoryDelivery) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from tests.service.delivery.etsi014_world import (
     MASTER,
     SLAVE,
+    STRANGER,
     Certificates,
     MemoryDelivery,
     Wire,
@@ -275,25 +278,235 @@ def test_a_client_that_reads_nothing_is_dropped(certificates: Certificates) -> N
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_a_most_of_connections_handshakes_among_them(certificates: Certificates) -> None:
+@contextlib.asynccontextmanager
+async def silent(port: int, number: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Connections of somebody who connects and says nothing, in their order."""
+    opened = []
+    for _ in range(number):
+        opened.append(await asyncio.open_connection("127.0.0.1", port))
+        await asyncio.sleep(0.005)
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def over(reader: asyncio.StreamReader, within_s: float = 2) -> bool:
+    """Whether a connection ends in that time."""
+    with contextlib.suppress(TimeoutError, OSError):
+        return await asyncio.wait_for(reader.read(1), within_s) == b""
+    return reader.exception() is not None
+
+
+@contextlib.asynccontextmanager
+async def asking(port: int, certificates: Certificates, sae: str, number: int) -> AsyncIterator[list[Wire]]:
+    """Connections of an SAE, each of which was answered once."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = []
+        for _ in range(number):
+            opened.append(await stack.enter_async_context(wire(port, certificates.client(sae))))
+            assert (await opened[-1].ask("GET", path(MASTER, "status"))).status in (200, 400, 401)
+        yield opened
+
+
+def events(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(line["event"]) for line in lines]
+
+
+@pytest.mark.parametrize("limits", [Limits(handshakes_a_source=3), Limits(handshakes=3)], ids=["source", "all"])
+def test_who_only_connects_keeps_no_sae_out_and_its_oldest_goes_first(
+    certificates: Certificates, limits: Limits
+) -> None:
     async def story() -> None:
-        limits = Limits(connections=3)
-        async with served(MemoryDelivery(), certificates.server_context, limits=limits) as port:
-            silent = await asyncio.open_connection("127.0.0.1", port)  # a handshake that does not begin
-            async with wire(port, certificates.client(MASTER)) as one, wire(port, certificates.client(MASTER)) as two:
-                with pytest.raises(OSError):
-                    async with wire(port, certificates.client(MASTER)) as third:
-                        await third.ask("GET", STATUS)
-                assert (await one.ask("GET", STATUS)).status == (await two.ask("GET", STATUS)).status == 200
-                silent[1].close()
-                await silent[1].wait_closed()
-                await asyncio.sleep(0.05)
-                async with wire(port, certificates.client(MASTER)) as again:
-                    assert (await again.ask("GET", STATUS)).status == 200
+        async with (
+            served(MemoryDelivery(), certificates.server_context, limits=limits) as port,
+            silent(port, 20) as idlers,
+        ):
+            assert all([await over(reader) for reader in idlers[:17]])
+            assert not any([await over(reader, 0.02) for reader in idlers[17:]])
+            async with wire(port, certificates.client(MASTER)) as client:
+                assert (await client.ask("GET", STATUS)).status == 200
+            assert await over(idlers[17])
+            assert events(lines) == ["too many TLS handshakes"], "one for all, which are not told to have failed, too"
 
     with capture_logs() as lines:
         asyncio.run(story())
-    assert [line["event"] for line in lines].count("too many connections") == 1
+    assert (lines[0]["limit"], lines[0]["unsaid"]) == (3, 0)
+
+
+def test_a_source_pays_for_its_own_handshakes_before_others_do() -> None:
+    limits, ends = Limits(handshakes=4, handshakes_a_source=2), []
+
+    async def story() -> None:
+        newcomers = http_server._Newcomers(limits, http_server.Throttled())
+        with contextlib.ExitStack() as stack:
+            for host in (
+                "192.0.2.1",
+                "2001:db8::1",
+                "2001:db8::2",
+                "2001:db8::ffff",
+                "::ffff:192.0.2.1",
+                "::ffff:192.0.2.9",
+            ):
+                near, far = (stack.enter_context(one) for one in socket.socketpair())
+                far.setblocking(False)
+                newcomers.add(http_server._Newcomer(near, http_server._source(host)))
+                ends.append(far)
+            assert len(newcomers) == 4
+            assert [_at_end(far) for far in ends] == [True, True, False, False, False, False]
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert [line["whose"] for line in lines] == ["one source", "all sources"]
+
+
+def _at_end(one: socket.socket) -> bool:
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_a_handshake_that_is_over_takes_no_room_among_handshakes(certificates: Certificates) -> None:
+    async def story() -> None:
+        limits = Limits(handshakes=1, handshakes_a_source=1)
+        async with (
+            served(MemoryDelivery(), certificates.server_context, limits=limits) as port,
+            asking(port, certificates, MASTER, 5) as clients,
+        ):
+            for client in clients:
+                assert (await client.ask("GET", STATUS)).status == 200
+
+    asyncio.run(story())
+
+
+def test_an_sae_that_holds_all_it_can_get_keeps_no_other_out(certificates: Certificates) -> None:
+    async def story() -> None:
+        limits = Limits(connections_each=3)
+        async with (
+            served(MemoryDelivery(), certificates.server_context, limits=limits) as port,
+            asking(port, certificates, SLAVE, 1) as others,
+            asking(port, certificates, MASTER, 3) as clients,
+        ):
+            assert (await clients[0].ask("GET", STATUS)).status == 200  # so the second is idle for longest
+            async with asking(port, certificates, MASTER, 1) as newest:
+                assert await clients[1].ended()
+                for client in (clients[0], clients[2], newest[0], others[0]):
+                    assert (await client.ask("GET", STATUS)).status in (200, 401)
+
+    asyncio.run(story())
+
+
+def test_all_certificates_of_nobody_are_one_client(certificates: Certificates) -> None:
+    async def story() -> None:
+        async with (
+            served(MemoryDelivery(), certificates.server_context, limits=Limits(connections_each=1)) as port,
+            wire(port, certificates.client(STRANGER)) as first,
+            wire(port, certificates.client(STRANGER)),
+        ):
+            assert await first.ended()
+
+    with capture_logs():
+        asyncio.run(story())
+
+
+def test_when_all_are_taken_the_longest_idle_of_all_gives_way(certificates: Certificates) -> None:
+    async def story() -> None:
+        async with (
+            served(MemoryDelivery(), certificates.server_context, limits=Limits(connections=2)) as port,
+            asking(port, certificates, MASTER, 2) as clients,
+            asking(port, certificates, SLAVE, 1) as others,
+        ):
+            assert await clients[0].ended()
+            assert (await clients[1].ask("GET", STATUS)).status == 200
+            assert (await others[0].ask("GET", path(SLAVE, "status"))).status == 200
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("limits", [Limits(connections_each=2), Limits(connections=2)], ids=["of one", "of all"])
+def test_no_request_under_way_gives_way_the_newcomer_is_answered_503(
+    certificates: Certificates, limits: Limits
+) -> None:
+    async def story() -> None:
+        delivery = MemoryDelivery(gate=asyncio.Event())
+        async with (
+            served(delivery, certificates.server_context, limits=limits) as port,
+            asking(port, certificates, MASTER, 2) as busy,
+        ):
+            busy[0].send(request("POST", ENC, b"{}"))
+            busy[1].send(request("POST", ENC, b"{}")[:-1])  # the end of its body is still to come
+            while "reserve" not in delivery.calls:
+                await asyncio.sleep(0.01)
+            async with wire(port, certificates.client(MASTER)) as late:
+                reply = await late.ask("POST", ENC, b"{}")
+                assert (reply.status, reply.headers["connection"], reply.headers["retry-after"]) == (503, "close", "1")
+                assert "too many connections" in json.loads(reply.body)["message"]
+                assert await late.ended()
+            assert delivery.calls.count("reserve") == 1
+            busy[1].send(b"}")
+            assert delivery.gate is not None
+            delivery.gate.set()
+            assert [(await one.reply()).status for one in busy] == [200, 200]
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    (line,) = lines
+    assert (line["event"], line["turned_away"], line["holder"]) == ("too many connections", 1, MASTER)
+
+
+def test_those_that_find_no_room_do_not_pile_up(certificates: Certificates) -> None:
+    async def story() -> None:
+        delivery, opened = MemoryDelivery(gate=asyncio.Event()), listener()
+        port, limits = opened.getsockname()[1], Limits(connections_each=1, handshakes_a_source=2)
+        async with (
+            listen(delivery, opened, certificates.server_context, known, limits=limits) as server,
+            wire(port, certificates.client(MASTER)) as busy,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            busy.send(request("POST", ENC, b"{}"))
+            while "reserve" not in delivery.calls:
+                await asyncio.sleep(0.01)
+            late = [await stack.enter_async_context(wire(port, certificates.client(MASTER))) for _ in range(4)]
+            assert [await over(one.reader, 0.2) for one in late] == [True, True, False, False]
+            assert server.connections == 3
+            assert [(await one.ask("GET", STATUS)).status for one in late[2:]] == [503, 503]
+            assert delivery.gate is not None
+            delivery.gate.set()
+            assert (await busy.reply()).status == 200
+
+    with capture_logs():
+        asyncio.run(story())
+
+
+def test_a_hundred_failed_handshakes_are_one_line_a_second_with_their_number(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await over(reader)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def story() -> None:
+        async with served(MemoryDelivery(), certificates.server_context) as port:
+            monkeypatch.setattr(http_server, "LOG_EVERY_S", 60.0)
+            for _ in range(100):
+                await fails(port)
+            monkeypatch.setattr(http_server, "LOG_EVERY_S", 0.0)
+            await fails(port)
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert [(line["event"], line["unsaid"]) for line in lines] == [
+        ("a TLS handshake failed", 0),
+        ("a TLS handshake failed", 99),
+    ]
 
 
 def test_a_handshake_that_does_not_come_to_its_end_is_given_up(certificates: Certificates) -> None:

@@ -50,7 +50,7 @@ OPERATIONS: Final = {
     ),
     "pmp": "GET registrations, GET reservations",
     "qssp": "GET key-files, GET services, GET lines/{line}/generations, GET generations",
-    "km": "GET links, GET links/{link}/blocks, GET pools",
+    "km": "GET links, GET links/{link}/blocks, GET pools, GET keys/{key_id}/provenance",
     "qkmp": (
         "GET synchronisations, GET network, GET network/pools, GET network/lines, GET network/forecast,"
         " GET network/alarms, POST network/admission"

@@ -127,8 +127,7 @@ def _verdict(work: Work, operation: Collect, digest: int, unit: Unit) -> Unit | 
         return not_found()
     audience = work.registry.audience_of(unit.audience)
     if operation.slave not in audience.slaves:
-        waits = unit.until is None
-        return Refusal("NOT_NAMED", f"{operation.slave} was not named for one of these keys") if waits else not_found()
+        return Refusal("NOT_NAMED", f"{operation.slave} was not named for one of these keys")
     if operation.master != audience.master:
         return not_found()
     if unit.handed is not None:

@@ -89,7 +89,8 @@ class KeyLedger:
         if missing := live - self._epochs.files():
             raise StoreError(
                 f"{self._tables.name} has keys of epochs {', '.join(map(str, sorted(missing)))}, whose files are not in"
-                f" {self._folder}: put them back, or open the store once with `discard`, which destroys all its keys"
+                f" {self._folder}: put them back; if they are lost, the keys are too: set the database aside with"
+                f" {self._folder}, and new pools begin"
             )
         self._shred()
 

@@ -82,8 +82,8 @@ def _require_witnesses(tables: Tables, folder: Path, said: Mapping[str, Evidence
         named = ", ".join(f"{replica}.witness" for replica in sorted(missing))
         raise StoreError(
             f"{tables.name} has keys, and {named} is not in {folder}: without it, nobody can tell whether this is an"
-            " older copy whose keys were given out already. Put it back; if it is lost, open the store once with"
-            " `discard`, which destroys all its keys and begins new pools"
+            " older copy whose keys were given out already. Put it back; if it is lost, set the database aside with"
+            f" {folder}: its keys are lost, and new pools begin"
         )
 
 

@@ -124,6 +124,7 @@ class DeliveryDesk:
         """Return what is on offer (`offered.KeyDelivery.offer`)."""
         self._saes.check_own(master)
         target, limits = self._saes.home(slave), self._limits
+        self._pools.pop(target, None)
         pool = await self.pool(target)
         count = await self._group.call(lambda store: store.count(pool))
         return Offer(
@@ -142,6 +143,14 @@ class DeliveryDesk:
         """Give new keys to a master SAE (`offered.KeyDelivery.reserve`)."""
         self._saes.check_own(master)
         self._check(slaves, number, size)
+        try:
+            return await self._reserved(master, slaves, number, size)
+        except Refusal as error:
+            if error.code == "KEY_SHORTAGE":  # or the pool has ended, and another replica knows
+                self._pools.clear()
+            raise
+
+    async def _reserved(self, master: str, slaves: Sequence[str], number: int, size: int) -> Sequence[ReadyKey]:
         if len(slaves) == 1 and self._saes.home(slaves[0]) == self.own:  # nobody else has to know of it
             return await self._drawn_here(master, slaves[0], number, size)
         homes = self._saes.by_home(slaves)

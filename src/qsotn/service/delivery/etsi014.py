@@ -37,7 +37,7 @@ from qsotn.service.delivery.etsi014_counters import NO_METHOD, Observed, Repeats
 from qsotn.service.delivery.etsi014_errors import UNAUTHORIZED, UNAVAILABLE, Failures, error_answer
 from qsotn.service.delivery.etsi014_identity import Identify, Identity, identity_of
 from qsotn.service.delivery.http_protocol import Answer, Limits, Request
-from qsotn.service.delivery.http_server import HttpServer, serving
+from qsotn.service.delivery.http_server import HttpServer, Throttled, serving
 from qsotn.service.delivery.offered import KeyDelivery, Offer
 
 OFFER_KEPT_S: Final = 60.0
@@ -69,7 +69,7 @@ async def listen(
     `clock` returns seconds since the epoch; an SAE whose certificate ends is an SAE no longer, connected or not.
     """
     interface = KeyInterface(delivery, identify, observed or _unheard, clock)
-    async with serving(interface, listener, context, limits or Limits()) as server:
+    async with serving(interface, listener, context, limits or Limits(), interface.holder) as server:
         yield server
 
 
@@ -93,7 +93,7 @@ class KeyInterface:
     ) -> None:
         self.delivery, self.observed, self.clock = delivery, observed, clock
         self.failures, self.repeats = Failures(), Repeats()
-        self._identify = identify
+        self._identify, self._throttled = identify, Throttled()
         self._offers: dict[tuple[str, str], tuple[float, Offer]] = {}
 
     def greet(self, transport: asyncio.BaseTransport) -> SaeSession:
@@ -101,8 +101,15 @@ class KeyInterface:
         try:
             return SaeSession(self, identity_of(transport, self._identify), "")
         except WrongParty as error:
-            _log.warning("a client is no SAE of this key manager", reason=str(error))
+            self._throttled.tell(_log.warning, "a client is no SAE of this key manager", reason=str(error))
             return SaeSession(self, Identity("", 0.0), str(error))
+
+    def holder(self, transport: asyncio.BaseTransport) -> str:
+        """Return the SAE of a connection, however many certificates it has; all clients that are no SAE are one."""
+        try:
+            return identity_of(transport, self._identify).sae
+        except WrongParty:  # which `greet` has told
+            return ""
 
     def problem(self, status: int, message: str) -> Answer:
         """Put an error of HTTP itself into the standard's form."""

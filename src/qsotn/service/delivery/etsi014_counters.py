@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 Observed = Callable[[str, int, float, bool], None]
@@ -29,6 +29,8 @@ class MethodCount:
     total_s: float = 0.0
     least_s: float = float("inf")
     longest_s: float = 0.0
+    statuses: dict[int, int] = field(default_factory=dict)
+    """How many were answered with each HTTP status."""
 
     @property
     def mean_s(self) -> float:
@@ -51,6 +53,7 @@ class MethodCounters:
         count.total_s += seconds
         count.least_s = min(count.least_s, seconds)
         count.longest_s = max(count.longest_s, seconds)
+        count.statuses[status] = count.statuses.get(status, 0) + 1
 
 
 class Repeats:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -153,6 +154,9 @@ class Filling:
                 raise error
             # It can never be laid in: its units are lost, and none of them is given twice.
             _log.error("a supply is thrown away", batch=deposits[at].batch, reason=str(error))
+            if isinstance(error, Refusal) and error.code == "KEY_REUSED":
+                # Its numbers are those of other units here: one end has begun anew, and what is ready is not shared.
+                await self._group.call(partial(_end_pool, pool=deposits[at].pool))
         await self._at_desk(lambda km: _forget(km.desk, deposits))
 
     # --- what is missing --------------------------------------------------------------------------------------------
@@ -234,6 +238,10 @@ def most_units(ready_keys: int) -> int:
     return min(max(ready_keys // REFILLED_PARTS, COMMON_UNITS), MOST_UNITS)
 
 
+def _end_pool(store: KeyStore, pool: Pool) -> None:
+    store.end_pool(pool)
+
+
 def _forget(desk: Desk, deposits: Iterable[Deposit]) -> None:
     for one in deposits:
         km_pool.handed_over(desk, one.batch)
@@ -242,7 +250,8 @@ def _forget(desk: Desk, deposits: Iterable[Deposit]) -> None:
 def _start(km: Km, work: Work, pool: Pool, above: int, units: int, ways: Sequence[Path], mode: Mode) -> str:
     # Also a supply that failed may have brought its units to the far end: its numbers are not used again.
     first = max(above, km_pool.next_number(km.desk, pool))
-    batch = f"{pool.tag:015x}-{first:012}"
+    # The moment is in the name: a key manager that lost all its stores begins with the numbers of its first life.
+    batch = f"{pool.tag:015x}-{first:012}-{km.desk.now:x}"
     begin_pool_supply(km, work, pool, batch, first, units, paths=ways, mode=mode)
     return batch
 

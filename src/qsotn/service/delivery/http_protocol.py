@@ -39,6 +39,13 @@ class Limits:
     pipelined: int = 16
     """Requests of one connection that wait for their turn, before it is read from no more."""
     connections: int = 1024
+    """Admitted ones: their handshake is over, and there was room. For one more, the longest idle of all is closed."""
+    connections_each: int = 128
+    """Of these, of one client as its certificate names it. For one more, its own longest idle is closed."""
+    handshakes: int = 512
+    """Connections that are not admitted yet. For one more, the oldest is dropped."""
+    handshakes_a_source: int = 128
+    """Of these, from one IPv4 address or one /64 of IPv6. For one more, the source's own oldest is dropped."""
     request_s: float = 10.0
     """From a request's first byte to its last."""
     idle_s: float = 75.0
@@ -303,6 +310,17 @@ class Connection(asyncio.Protocol):
     # --- ends -------------------------------------------------------------------------------------------------------
 
     @property
+    def transport(self) -> asyncio.Transport:
+        """What the connection goes over; there once it is opened."""
+        return self._transport
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the loop's clock saw its last request answered, or the connection begin; None if it is not idle."""
+        busy = self._last or self._receiving or self._task is not None or self._writable is not None
+        return None if busy else self._since
+
+    @property
     def task(self) -> asyncio.Task[None] | None:
         """What is being answered, if anything is."""
         return self._task
@@ -324,6 +342,16 @@ class Connection(asyncio.Protocol):
         self._last = True
         if self._task is None:
             self._transport.close()
+
+    def hand_over(self, session: Session) -> None:
+        """Let another session answer; to be called before the first request."""
+        self._session = session
+
+    def part(self) -> None:
+        """End at once with a goodbye, whose answer is not waited for (RFC 8446, clause 6.1, wants no such wait)."""
+        self._last = True
+        self._transport.close()
+        self._transport.abort()
 
     def abort(self) -> None:
         """End at once."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import structlog
 from cryptography import x509
+from prometheus_client import CollectorRegistry
 
 from qsotn.adapters.keystore import Times, open_key_store
 from qsotn.crypto.certificates import DEFAULT_TRUST_DOMAIN, UNREADABLE, certified_party
@@ -37,6 +38,7 @@ from qsotn.service.delivery.filling import Filling, Supply, Worker
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.offered import KeyDelivery
 from qsotn.service.delivery.routes import Routes
+from qsotn.service.delivery.sae_metrics import SaeMetrics
 from qsotn.service.delivery.saes import Saes, party_sae
 from qsotn.service.delivery.voids import HELD_US, Voids
 from qsotn.service.installation import open_vault
@@ -71,8 +73,9 @@ class DeliveryService:
         worker: Worker,
         destination: Callable[[PartyId], Destination | None],
         clock: Callable[[], int],
+        registry: CollectorRegistry,
     ) -> None:
-        """`clock` returns microseconds since the epoch."""
+        """`clock` returns microseconds since the epoch; what SAEs ask is counted in `registry`."""
         own, limits = configuration.party, configuration.limits.waiting
         self._configuration = configuration
         self._section = section
@@ -96,12 +99,17 @@ class DeliveryService:
         self._rates = PoolRates(own, targets, section.ready_keys, self._group)
         self.desk = DeliveryDesk(self._saes, _limits(section), self._group, self._far_ends, self._voids, clock)
         self.counters = MethodCounters()
+        SaeMetrics(registry, self.counters)
         self.tasks: list[asyncio.Task[None]] = []
         """What goes on; none ends before it is cancelled, unless by a defect."""
 
     async def pools(self) -> Mapping[Pool, PoolCount]:
         """Return how every pool stands at this end. Raises `Overloaded`, `StoreError`."""
         return await self._group.call(lambda store: {pool: store.count(pool) for pool in store.pools()})
+
+    async def provenance(self, key_id: str) -> bytes | None:
+        """Return how a key came here, as it was signed; None for an unknown key. Raises `Overloaded`, `StoreError`."""
+        return await self._group.call(lambda store: store.provenance(key_id))
 
     @contextlib.asynccontextmanager
     async def running(self, post_quantum: Callable[[], ssl.SSLContext]) -> AsyncIterator[None]:
@@ -191,7 +199,7 @@ def open_keys(configuration: ServiceConfiguration) -> KeyStore:
     """Open the key store of a party, in the thread that it will belong to. Raises `StoreError`."""
     state, party = configuration.state, configuration.party
     embedded = configuration.store.url == SQLITE
-    return open_key_store(
+    store = open_key_store(
         f"sqlite:///{(state / KEYS_FILE).absolute()}" if embedded else configuration.store.url,
         party,
         state / EPOCHS_FOLDER,
@@ -200,6 +208,9 @@ def open_keys(configuration: ServiceConfiguration) -> KeyStore:
         replica="1" if embedded else _replica(configuration.listen.address),
         times=Times(held=HELD_US),
     )
+    if store.restored:
+        _log.error("an older copy of the ready keys was found, and they are destroyed", pools=len(store.pools()))
+    return store
 
 
 def open_border(configuration: ServiceConfiguration) -> BorderStore:

@@ -102,12 +102,18 @@ async def no_pools() -> Mapping[Pool, PoolCount]:
     return {}
 
 
+async def no_provenance(_: str) -> bytes | None:
+    """Say that this process knows no key."""
+    return None
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What a process knows of itself that its party does not. `started_at` in microseconds since the epoch.
 
     `terms` are what a POMP's orders are given under; without them, orders are refused. `alarms` tells what a device's
-    line terminal reports, `pools` how a key manager's ready keys stand.
+    line terminal reports, `pools` how a key manager's ready keys stand. `provenance` tells how a key came here, signed
+    (`keynetwork.provenance`), and None for an unknown key ID.
     """
 
     started_at: int
@@ -117,6 +123,7 @@ class Deployment:
     assigned: Assigned | None = None
     streams: Streams | None = None
     pools: Callable[[], Awaitable[Mapping[Pool, PoolCount]]] = no_pools
+    provenance: Callable[[str], Awaitable[bytes | None]] = no_provenance
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,13 @@ SerialNumber = Annotated[
 ]
 CpeId = Annotated[str, msgspec.Meta(pattern=f"^cpe/{_LETTERS}{{1,56}}{END}", description="A device: `cpe/name`.")]
 QsspId = Annotated[str, msgspec.Meta(pattern=f"^qssp/{_LETTERS}{{1,56}}{END}", description="A QSSP: `qssp/name`.")]
+KeyName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=f"^{UUID.replace('0-9a-f', '0-9A-Fa-f')}{END}",
+        description="A key as SAEs know it, by its key ID (UUID).",
+    ),
+]
 ProcedureName = Annotated[str, msgspec.Meta(pattern=f"^{UUID}{END}", description="A procedure (UUID).")]
 
 
@@ -35,6 +42,12 @@ class LinePath(msgspec.Struct, frozen=True):
     """One leased line."""
 
     line: LineName
+
+
+class KeyPath(msgspec.Struct, frozen=True):
+    """One key, by its ID."""
+
+    key_id: KeyName
 
 
 class ProcedurePath(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
-"""What an operator, and the QKMP that watches the province, read at a key manager: counts of its links and its pools.
+"""What an operator reads at a key manager: counts of its links and its pools, and how one key came to it.
 
-Neither holds a bit of a key, nor the identifier of one.
+The QKMP that watches the province reads the counts too. Nothing of it holds a bit of a key, and the counts not even the
+identifier of one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from qsotn.domain import PartyId, Role
+from qsotn.errors import LocalError, MalformedMessage
 from qsotn.keynetwork.delivery import UNIT_BITS, Pool, PoolCount
+from qsotn.keynetwork.examination import Examination, Examined, examine
+from qsotn.keynetwork.provenance import Leg
+from qsotn.keynetwork.relay import Mode
 from qsotn.parties.km import Km
 from qsotn.service.http.answer import Answer, json_answer
-from qsotn.service.http.declaring import listing
-from qsotn.service.http.operation import DESK, PREFIX, Call, Content, Success, operation
+from qsotn.service.http.declaring import absent, at_desk, listing
+from qsotn.service.http.names import KeyPath
+from qsotn.service.http.operation import DESK, OPERATORS, PREFIX, Call, Content, Success, operation
 from qsotn.service.http.paging import Page, Window, page
 from qsotn.service.link_totals import totals
 
@@ -58,6 +64,46 @@ class PoolSupply(msgspec.Struct, frozen=True):
     delivered_bits: int
     destroyed_bits: int
     """Void, expired, or destroyed because an older copy of the store was restored."""
+
+
+class SignedStatement(msgspec.Struct, frozen=True):
+    """What one key manager signed of one share: which link it took it from, which it passed it on over, and to whom.
+
+    `at` in microseconds. `verified` says whether it holds by itself, by the certificates known here; `reason` why not.
+    """
+
+    share: int
+    party: PartyId
+    received_over: str
+    passed_over: str
+    next: PartyId
+    at: int
+    verified: bool
+    reason: str
+
+
+class KeyProvenance(msgspec.Struct, frozen=True):
+    """How a key came to a key manager, as everybody on its way signed it.
+
+    A key is made of units of a batch, and all units of a batch came together: `units` of them, from the number `first`
+    of the pool on. `paths` are the key managers each share passed. `verified` says that every signature holds and that
+    the statements fit together; `reason` is the first thing that does not. `account` says it all in plain words.
+    """
+
+    km: PartyId
+    key_id: str
+    batch: str
+    origin: PartyId
+    target: PartyId
+    series: int
+    first: int
+    units: int
+    mode: Mode
+    paths: tuple[tuple[PartyId, ...], ...]
+    verified: bool
+    reason: str
+    account: str
+    statements: tuple[SignedStatement, ...]
 
 
 @listing(
@@ -154,4 +200,109 @@ def _supply(one: Pool, count: PoolCount) -> PoolSupply:
     )
 
 
-OPERATIONS: Final = (list_links, list_pools)
+_KEY_ID: Final = "f02d0743-5956-43e3-9aec-35e959c5fdbd"
+
+
+@operation(
+    "GET",
+    f"{PREFIX}/keys/{{key_id}}/provenance",
+    tag=_TAG,
+    roles=OPERATORS,
+    path_type=KeyPath,
+    successes=(
+        Success(
+            200,
+            "How it came here.",
+            Content(
+                KeyProvenance,
+                KeyProvenance(
+                    km=PartyId("km/weifang"),
+                    key_id=_KEY_ID,
+                    batch="8c9e6679-7425-40de-944b-e07fc1f90ae7",
+                    origin=PartyId("km/jinan"),
+                    target=PartyId("km/weifang"),
+                    series=1,
+                    first=0,
+                    units=64,
+                    mode=Mode.ONE_TIME_PAD,
+                    paths=((PartyId("km/jinan"), PartyId("km/weifang")),),
+                    verified=False,
+                    reason="km/weifang has no certificate of km/jinan",
+                    account="batch 8c9e6679-7425-40de-944b-e07fc1f90ae7: units 0 to 63 of the pool …",
+                    statements=(
+                        SignedStatement(
+                            share=0,
+                            party=PartyId("km/jinan"),
+                            received_over="",
+                            passed_over="jinan-weifang",
+                            next=PartyId("km/weifang"),
+                            at=1_780_000_000_300_000,
+                            verified=False,
+                            reason="km/weifang has no certificate of km/jinan",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    problems=DESK,
+)
+async def show_provenance(call: Call[KeyPath, Any, None]) -> Answer:
+    """How a key of an SAE came to this key manager: who relayed it, over which links, how hidden, and who signed that.
+
+    It is known from the key's arrival on, also after its delivery, at both ends of its pool and nowhere else.
+    """
+    key_id = call.path.key_id
+    signed = await call.service.deployment.provenance(key_id)
+    if not signed:
+        raise absent("key", key_id)
+    return json_answer(200, await at_desk(call, lambda km: _provenance(km, key_id, signed)))
+
+
+def _provenance(km: Km, key_id: str, signed: bytes) -> KeyProvenance:
+    try:
+        found = examine(signed, km.desk.peer)
+    except MalformedMessage as error:
+        raise LocalError(f"what is kept with the key {key_id} is no provenance: {error}") from error
+    return _shown(km.desk.party, key_id, found)
+
+
+def _shown(km: PartyId, key_id: str, found: Examination) -> KeyProvenance:
+    order = found.chains[0][0].statement.order
+    return KeyProvenance(
+        km=km,
+        key_id=key_id,
+        batch=order.batch,
+        origin=order.origin,
+        target=order.target,
+        series=order.series,
+        first=order.first,
+        units=order.units,
+        mode=order.mode,
+        paths=tuple(tuple(one.statement.party for one in chain) for chain in found.chains),
+        verified=not found.failure,
+        reason=found.failure,
+        account=found.account,
+        statements=tuple(_statement(share, one) for share, chain in enumerate(found.chains) for one in chain),
+    )
+
+
+def _statement(share: int, examined: Examined) -> SignedStatement:
+    one = examined.statement
+    return SignedStatement(
+        share=share,
+        party=one.party,
+        received_over=_link(one.received),
+        passed_over=_link(one.passed),
+        next=one.next,
+        at=one.at,
+        verified=not examined.failure,
+        reason=examined.failure,
+    )
+
+
+def _link(leg: Leg | None) -> str:
+    return "" if leg is None else leg.link
+
+
+OPERATIONS: Final = (list_links, list_pools, show_provenance)
