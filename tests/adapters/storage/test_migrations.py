@@ -8,6 +8,7 @@ import pytest
 from tests.adapters.storage.places import Place
 
 import qsotn
+from qsotn.adapters.keystore import migrations as keystore
 from qsotn.adapters.storage.migrations import migrate, migrations
 from qsotn.adapters.storage.postgres import PostgresStore
 from qsotn.adapters.storage.sqlite import SqliteStore
@@ -54,5 +55,5 @@ def test_a_store_is_opened_again_as_it_is(place: Place) -> None:
 
 def test_every_sql_file_of_the_package_is_a_migration() -> None:
     files = [path.read_text(encoding="utf-8") for path in Path(qsotn.__file__).parent.rglob("*.sql")]
-    known = [migration.sql for dialect in DIALECTS for migration in migrations(dialect)]
+    known = [one.sql for of in (migrations, keystore.migrations) for dialect in DIALECTS for one in of(dialect)]
     assert sorted(files) == sorted(known)
