@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 from tests.world import Faults, World, Worlds, make_worlds
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C reach this process and its children, also where a shell that runs it in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

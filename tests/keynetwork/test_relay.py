@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qsotn.domain import PartyId, Secret
 from qsotn.errors import BadProof, MalformedMessage
-from qsotn.keynetwork.relay import Mode, hide, hindered_link, hindrance, uncover
+from qsotn.keynetwork.relay import Mode, hide, hindered_link, hindrance, join, uncover
 
 UNITS = Secret(bytes(range(96)))
 PADS = {Mode.ONE_TIME_PAD: Secret(bytes(range(100, 196))), Mode.AES_WRAPPED: Secret(bytes(range(32)))}
@@ -46,6 +46,14 @@ def test_wrapped_units_open_for_nothing_else(pad: bytes, context: bytes, change:
     hidden = hide(Mode.AES_WRAPPED, PADS[Mode.AES_WRAPPED], UNITS, b"context")
     with pytest.raises(BadProof):
         uncover(Mode.AES_WRAPPED, Secret(pad), hidden[:-1] + bytes([hidden[-1] ^ change]), context)
+
+
+def test_shares_are_joined_by_their_exclusive_or_and_all_are_needed() -> None:
+    units, drawn = bytes(range(64)), (bytes([7]) * 64, bytes(range(100, 164)))
+    last = bytes(a ^ b ^ c for a, b, c in zip(units, *drawn, strict=True))
+    shares = [Secret(one) for one in (*drawn, last)]
+    assert join(shares) == Secret(units)
+    assert join(shares[:2]) != Secret(units)
 
 
 def test_a_pad_of_another_length_serves_nothing() -> None:

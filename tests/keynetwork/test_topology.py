@@ -58,13 +58,6 @@ def test_a_link_that_is_down_has_no_neighbours_and_still_makes_it_one_network() 
     assert parted.without({"a-c"}).reach(km("a")) == {km("a")}
 
 
-def test_a_link_whose_error_rate_is_above_the_limit_is_down_and_one_at_the_limit_is_up() -> None:
-    heard = {"a-b": 0.08, "b-d": 0.0800001}
-    watched = Topology(SQUARE.managers, tuple(replace(x, qber=heard.get(x.name, 0.01)) for x in SQUARE.links))
-    limited = watched.within_error_limit(0.08)
-    assert [link.name for link in limited.links if not link.up] == ["b-d"]
-
-
 def test_taking_down_a_link_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no link 'a-d'; there are a-b, a-c, b-d, c-d"):
         SQUARE.without({"a-b", "a-d"})

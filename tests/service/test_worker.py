@@ -21,8 +21,9 @@ from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.runtime.handling import Handler
 from qsotn.runtime.posting import Poster
+from qsotn.service.repeating import ATTEMPTS, LONGEST_PAUSE_S, Defect
 from qsotn.service.sender import LEASE_US
-from qsotn.service.worker import ATTEMPTS, LARGEST_BATCH, LONGEST_PAUSE_S, Defect, Overloaded, Receipts
+from qsotn.service.worker import LARGEST_BATCH, Overloaded, Receipts
 
 
 @pytest.fixture
@@ -419,7 +420,7 @@ class Rival:
 def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between attempts, not waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr("qsotn.service.worker.time.sleep", pauses.append)
+    monkeypatch.setattr("qsotn.service.repeating.time.sleep", pauses.append)
     return pauses
 
 

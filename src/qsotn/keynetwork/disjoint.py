@@ -1,4 +1,4 @@
-"""Ways between two key managers that share no other: for keys that no single relay shall know (`multipath`).
+"""Ways between two key managers that share no other: for keys that no single relay shall know (`relay.join`).
 
 A minimum-cost flow. Each key manager is split into an entry and an exit with one arc between them, so that one way at
 most passes it; a link costs 1. Each way that is added is the cheapest that those before it leave, and may send these

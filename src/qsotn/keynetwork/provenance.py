@@ -12,7 +12,7 @@ not lying compared the bits it got with the origin's commitment before it signed
 The commitment is HMAC-SHA384 under a key derived from the bits (`crypto/session.py:possession_proof`): it hides them
 computationally, not information-theoretically, as the proof of a block does.
 
-Of several shares (`keynetwork.multipath`) each has a chain of its own; a *provenance* is the chains of one batch.
+Of several shares (`keynetwork.relay.join`) each has a chain of its own; a *provenance* is the chains of one batch.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import reduce
 from typing import Final
 
 import msgspec
@@ -59,6 +60,15 @@ def one_time_pad(text: bytes, pad: bytes) -> bytes:
     if len(text) != len(pad):
         raise MalformedMessage(f"a one-time pad of {len(pad)} bytes cannot serve {len(text)} bytes")
     return (int.from_bytes(text) ^ int.from_bytes(pad)).to_bytes(len(text))
+
+
+def join(shares: Sequence[Secret]) -> Secret:
+    """Return the units whose shares these are: their XOR, n-out-of-n secret sharing (Karnin, Greene, Hellman 1983).
+
+    All but one share are independent of the units, whatever their holder can compute. Nothing here tells whether a
+    share is the one that was sent: each is held against its commitment on the way (`provenance`).
+    """
+    return Secret(reduce(one_time_pad, (share.reveal() for share in shares)))
 
 
 def hide(mode: Mode, pad: Secret, units: Secret, context: bytes) -> bytes:

@@ -153,17 +153,6 @@ def no_route(origin: PartyId, target: PartyId) -> Refusal:
     return Refusal("NO_ROUTE", f"no links that are up lead from {origin} to {target}")
 
 
-def changed_hops(before: Plan, after: Plan) -> dict[PartyId, dict[PartyId, PartyId | None]]:
-    """Return what each key manager must change in its table, by target; None where no way is left."""
-    changes: dict[PartyId, dict[PartyId, PartyId | None]] = {}
-    for manager in after.managers:
-        old, new = before.next_hops(manager), after.next_hops(manager)
-        differ = sorted(far for far in old.keys() | new.keys() if old.get(far) != new.get(far))
-        if differ:
-            changes[manager] = {far: new.get(far) for far in differ}
-    return changes
-
-
 # --- searching ------------------------------------------------------------------------------------------------------
 
 _Wide = tuple[int, int, int]

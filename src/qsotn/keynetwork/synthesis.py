@@ -7,7 +7,7 @@ networks attach, 144 links that average 70 km, 10 103 km in all, and 8 to 25 kbi
 backbone made here has exactly these numbers; everything else is drawn from a seed.
 
 * 144 links that make one network of 145 nodes make a tree: between any two nodes there is one way, every relay on it is
-  trusted alone, and one cut fibre parts the network. Shares over disjoint ways (`multipath`) exist in the metropolitan
+  trusted alone, and one cut fibre parts the network. Shares over disjoint ways exist in the metropolitan
   rings and the province, not across the backbone. (Reports of rings in the real network need links that these totals
   do not have; they would have to come from elsewhere.)
 * A link's rate is a model: 800 kbit/s without fibre, falling with its transmittance at 0.2 dB/km, as that of decoy BB84

@@ -1,7 +1,7 @@
 """Key managers and the QKD links between them, as one value: what routing, admission and synthesis compute on.
 
-A topology never changes. What a failure does to it is another topology, in which some links are down (`without`,
-`within_error_limit`); the network is the same, so that it stays one network on paper even while it is in two parts.
+A topology never changes. What a failure does to it is another topology, in which some links are down (`without`);
+the network is the same, so that it stays one network on paper even while it is in two parts.
 """
 
 from __future__ import annotations
@@ -79,13 +79,6 @@ class Topology:
         for name in sorted(set(names) - self.by_name.keys()):
             raise UsageError(f"there is no link {name!r}; there are {_listed(tuple(self.by_name))}")
         return Topology(self.managers, tuple(replace(x, up=x.up and x.name not in names) for x in self.links))
-
-    def within_error_limit(self, limit: float) -> Topology:
-        """Return this network with every link down whose QBER is above `limit`: an eavesdropper raises it.
-
-        Bits that such a link made before are not doubted by this: each block was distilled for its own error rate.
-        """
-        return self.without([link.name for link in self.links if link.qber > limit])
 
     def reach(self, origin: PartyId) -> frozenset[PartyId]:
         """Return the key managers that links which are up join to `origin`, itself included."""

@@ -20,8 +20,8 @@ from qsotn.domain import PartyId, Secret
 from qsotn.errors import BadProof, PeerError, Refusal
 from qsotn.interfaces import KX, Seat
 from qsotn.keynetwork import provenance
-from qsotn.keynetwork.multipath import join
 from qsotn.keynetwork.provenance import Order, share_key
+from qsotn.keynetwork.relay import join
 from qsotn.messages import BatchAcceptance, BatchConfirmation, ProcedureRefusal
 from qsotn.parties import km_pool
 from qsotn.parties.km import Km

@@ -11,7 +11,6 @@ beyond that `Overloaded` is raised at once, so that a party that is asked too mu
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections import deque
@@ -26,14 +25,12 @@ from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.service.doorbell import Doorbell
+from qsotn.service.repeating import defect, repeated
 
 T = TypeVar("T")
 
 LARGEST_BATCH: Final = 64
 """Datagrams in one transaction."""
-ATTEMPTS: Final = 12
-"""How often a transaction that collided with another replica's is tried again."""
-LONGEST_PAUSE_S: Final = 0.2
 IDLE_S: Final = 3600.0
 GATHER_S: Final = 0.005
 """How long datagrams wait for others behind a batch that has just ended."""
@@ -280,7 +277,7 @@ class DeskWorker:
 
     def _do(self, node: Node, job: _Call) -> None:
         try:
-            result = _repeated(lambda: job.function(node))
+            result = repeated(lambda: job.function(node))
         except Exception as failure:  # noqa: BLE001  (it is raised again where the call was made)
             self._hand_out(node, partial(_reject, job.future, failure))
         else:
@@ -332,7 +329,7 @@ def _answers(node: Node, error: StoreError) -> bool:
 
 def _take_one(node: Node, one: tuple[bytes, Bearer], position: int, receipts: Receipts) -> None:
     try:
-        intake = _repeated(lambda: node.receive_all([one]))
+        intake = repeated(lambda: node.receive_all([one]))
     except Exception as error:  # noqa: BLE001  (told to whoever sent it, and logged there)
         receipts.refused[position] = _as_refusal(error)
         return
@@ -342,29 +339,10 @@ def _take_one(node: Node, one: tuple[bytes, Bearer], position: int, receipts: Re
         receipts.taken[position] = intake.taken[0]
 
 
-class Defect(LocalError):
-    """Something that no error of ours describes; its cause is chained."""
-
-
 def _as_refusal(error: Exception) -> QsotnError:
     if isinstance(error, QsotnError):
         return error
-    defect = Defect(f"a datagram could not be handled ({type(error).__name__})")
-    defect.__cause__ = error
-    return defect
-
-
-def _repeated(act: Callable[[], T]) -> T:
-    """Act; again, a moment later, as long as another replica is faster. Raises `StoreConflict` in the end."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return act()
-        except StoreConflict:
-            if attempt == ATTEMPTS - 1:
-                raise
-            # Two that collided once would collide again in step: chance keeps them apart.
-            time.sleep(random.random() * min(LONGEST_PAUSE_S, 0.002 * 2**attempt))  # noqa: S311  (no secret)
-    raise AssertionError("unreachable")
+    return defect(error, "a datagram could not be handled")
 
 
 def _cut(receipts: Receipts, first: int, size: int) -> Receipts:

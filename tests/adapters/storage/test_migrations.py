@@ -9,6 +9,7 @@ from tests.adapters.storage.places import Place
 
 import qsotn
 from qsotn.adapters.keystore import migrations as keystore
+from qsotn.adapters.storage import migrations as storage
 from qsotn.adapters.storage.migrations import migrate, migrations
 from qsotn.adapters.storage.postgres import PostgresStore
 from qsotn.adapters.storage.sqlite import SqliteStore
@@ -55,5 +56,6 @@ def test_a_store_is_opened_again_as_it_is(place: Place) -> None:
 
 def test_every_sql_file_of_the_package_is_a_migration() -> None:
     files = [path.read_text(encoding="utf-8") for path in Path(qsotn.__file__).parent.rglob("*.sql")]
-    known = [one.sql for of in (migrations, keystore.migrations) for dialect in DIALECTS for one in of(dialect)]
+    packages = (storage.__name__, keystore.__name__)
+    known = [one.sql for package in packages for dialect in DIALECTS for one in migrations(dialect, package)]
     assert sorted(files) == sorted(known)

@@ -15,7 +15,8 @@ from tests.service.desks import PATIENCE_S, run, until
 from qsotn.domain import PartyId, Secret
 from qsotn.errors import Refusal, StoreConflict, StoreError
 from qsotn.keynetwork.delivery import Collect, Deposit, Operation, Pool, Reserve, Sweep
-from qsotn.service.delivery.group import ATTEMPTS, Defect, Group
+from qsotn.service.delivery.group import Group
+from qsotn.service.repeating import ATTEMPTS, Defect
 from qsotn.service.worker import Overloaded
 
 HERE = PartyId("km/jinan")

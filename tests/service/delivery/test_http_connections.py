@@ -28,7 +28,7 @@ from tests.service.delivery.etsi014_world import (
 )
 
 from qsotn.adapters.keysource.etsi014_format import path
-from qsotn.service.delivery import http_protocol, http_server
+from qsotn.service.delivery import http_protocol, http_server, throttled
 from qsotn.service.delivery.etsi014 import listen
 from qsotn.service.delivery.http_protocol import Limits
 
@@ -341,7 +341,7 @@ def test_a_source_pays_for_its_own_handshakes_before_others_do() -> None:
     limits, ends = Limits(handshakes=4, handshakes_a_source=2), []
 
     async def story() -> None:
-        newcomers = http_server._Newcomers(limits, http_server.Throttled())
+        newcomers = http_server._Newcomers(limits, throttled.Throttled())
         with contextlib.ExitStack() as stack:
             for host in (
                 "192.0.2.1",
@@ -495,10 +495,10 @@ def test_a_hundred_failed_handshakes_are_one_line_a_second_with_their_number(
 
     async def story() -> None:
         async with served(MemoryDelivery(), certificates.server_context) as port:
-            monkeypatch.setattr(http_server, "LOG_EVERY_S", 60.0)
+            monkeypatch.setattr(throttled, "LOG_EVERY_S", 60.0)
             for _ in range(100):
                 await fails(port)
-            monkeypatch.setattr(http_server, "LOG_EVERY_S", 0.0)
+            monkeypatch.setattr(throttled, "LOG_EVERY_S", 0.0)
             await fails(port)
 
     with capture_logs() as lines:

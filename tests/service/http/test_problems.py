@@ -9,7 +9,8 @@ from tests.service.http.driver import Reply
 from qsotn import errors
 from qsotn.service.http.answer import Answer
 from qsotn.service.http.problems import LONGEST_DETAIL, answer_to
-from qsotn.service.worker import Defect, Overloaded
+from qsotn.service.repeating import Defect
+from qsotn.service.worker import Overloaded
 
 
 def replied(answer: Answer) -> Reply:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.service.interoperation.border import run, seeded
+from tests.service.interoperation.raw_files import raw_file
 from tests.service.interoperation.test_foreign_source import blocks
 from tests.service.test_twin import ENDS, Rack
 
@@ -18,7 +19,7 @@ from qsotn.app.province import LINK_A
 from qsotn.domain import Secret
 from qsotn.errors import LineError, MalformedMessage, StoreError
 from qsotn.service.interoperation import link_feed
-from qsotn.service.interoperation.device_files import LARGEST_FILE, raw_file, read_block
+from qsotn.service.interoperation.device_files import LARGEST_FILE, read_block
 from qsotn.service.interoperation.ingestion import REFUSED, TAKEN, Ingestion, Register
 from qsotn.service.interoperation.link_feed import HalfBrought
 

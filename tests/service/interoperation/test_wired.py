@@ -34,6 +34,7 @@ from tests.service.interoperation.installed import (
     supply,
     until,
 )
+from tests.service.interoperation.raw_files import raw_file
 from tests.service.interoperation.test_serving import Authority
 
 from qsotn.adapters.keysource.etsi014 import Etsi014Client
@@ -51,7 +52,6 @@ from qsotn.service.host import Host
 from qsotn.service.interoperation import etsi020_messages as form
 from qsotn.service.interoperation import gateway
 from qsotn.service.interoperation.border_store import BorderStore
-from qsotn.service.interoperation.device_files import raw_file
 from qsotn.service.interoperation.etsi004_client import StreamClient
 from qsotn.service.interoperation.etsi004_messages import CONNECT, Connect, QoS, Status
 from qsotn.service.interoperation.forwarding import Forwarding

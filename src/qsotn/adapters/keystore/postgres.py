@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
-from qsotn.adapters.keystore.migrations import migrate
+from qsotn.adapters.keystore import migrations
 from qsotn.adapters.keystore.statements import FILLS, Collected, Ready, Unit, Want
-from qsotn.adapters.storage.migrations import Migration
+from qsotn.adapters.storage.migrations import Migration, migrate
 from qsotn.adapters.storage.postgres import COMMIT, schema_of
 from qsotn.adapters.storage.postgres_session import Session, quoted, require_no_running_loop
 from qsotn.domain import PartyId
@@ -87,7 +87,7 @@ class PostgresTables:
         self.name = self._session.name
         try:
             self._session.connect()
-            migrate("postgresql", self.name, self._version, self._apply)
+            migrate("postgresql", self.name, self._version, self._apply, migrations.__name__)
         except BaseException:
             self._session.close()
             raise

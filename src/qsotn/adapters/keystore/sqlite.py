@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from qsotn.adapters.keystore.migrations import migrate
+from qsotn.adapters.keystore import migrations
 from qsotn.adapters.keystore.statements import FILLS, Collected, Fate, Ready, Tally, Unit, Want
-from qsotn.adapters.storage.migrations import Migration
+from qsotn.adapters.storage.migrations import Migration, migrate
+from qsotn.adapters.storage.sqlite import statements_of
 from qsotn.errors import StoreConflict, StoreError
 
 TURN_SECONDS: Final = 5.0
@@ -81,7 +82,7 @@ class SqliteTables:
         self._connection.execute(f"PRAGMA synchronous={synchronous}")
         self._connection.execute("PRAGMA secure_delete=ON")
         self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        migrate("sqlite", self.name, self._version, self._apply)
+        migrate("sqlite", self.name, self._version, self._apply, migrations.__name__)
 
     def _version(self) -> int:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -90,7 +91,7 @@ class SqliteTables:
     def _apply(self, migration: Migration) -> None:
         with self.transaction(exclusive=True):
             if self._version() < migration.number:
-                for statement in _statements(migration.sql):
+                for statement in statements_of(migration.sql):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={migration.number}")
 
@@ -233,15 +234,3 @@ def _spans(found: Sequence[Ready], fates: Sequence[Fate]) -> Iterator[tuple[Any,
         fate = its
     if fate is not None:
         yield (first, last, *fate)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script, so that its statements can be run inside a transaction that is already open."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-    if statement.strip():
-        yield statement

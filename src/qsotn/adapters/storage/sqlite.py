@@ -136,7 +136,7 @@ class SqliteStore:
     def _apply(self, migration: Migration) -> None:
         with self._transaction():
             if self._version() < migration.number:
-                for statement in _statements(migration.sql):
+                for statement in statements_of(migration.sql):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={migration.number}")
 
@@ -176,7 +176,7 @@ class SqliteStore:
         self._connection.close()
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements_of(script: str) -> Iterator[str]:
     """Split a script, so that its statements can be run inside a transaction that is already open."""
     statement = ""
     for line in script.splitlines(keepends=True):

@@ -40,7 +40,6 @@ T = TypeVar("T")
 
 ACCOUNT: Final = "bench"
 CITIES: Final = ("jinan", "qingdao")
-LINE_PAIRS: Final = 48
 GROUP, LINES_AT_ONCE = 96, 48
 """Devices, and lines, that are started together."""
 PATIENCE_S: Final = 120.0

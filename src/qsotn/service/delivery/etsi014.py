@@ -37,8 +37,9 @@ from qsotn.service.delivery.etsi014_counters import NO_METHOD, Observed, Repeats
 from qsotn.service.delivery.etsi014_errors import UNAUTHORIZED, UNAVAILABLE, Failures, error_answer
 from qsotn.service.delivery.etsi014_identity import Identify, Identity, identity_of
 from qsotn.service.delivery.http_protocol import Answer, Limits, Request
-from qsotn.service.delivery.http_server import HttpServer, Throttled, serving
+from qsotn.service.delivery.http_server import HttpServer, serving
 from qsotn.service.delivery.offered import KeyDelivery, Offer
+from qsotn.service.delivery.throttled import Throttled
 
 OFFER_KEPT_S: Final = 60.0
 """How long the bounds of an offer are relied on. They are configuration; how many keys are there is asked each time."""

@@ -6,7 +6,6 @@ and its reason stands in the log: at once, and then once a second with how often
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from qsotn.adapters.keysource.etsi014_format import KEYS_NOT_FOUND
 from qsotn.errors import LocalError, Refusal, StoreError, WrongParty
 from qsotn.service.delivery.etsi014_messages import LONGEST_MESSAGE, BadRequest
 from qsotn.service.delivery.http_protocol import Answer
+from qsotn.service.delivery.throttled import Throttled
 from qsotn.service.worker import Overloaded
 
 BAD_REQUEST, UNAUTHORIZED, UNAVAILABLE = 400, 401, 503
@@ -29,7 +29,6 @@ _MESSAGES: Final = {
 """Refusals that are the caller's concern: status, and the message where it is not the refusal's own."""
 _RETRY_AFTER_S: Final = {"KEY_SHORTAGE": 5, "FAR_END_SILENT": 5}
 _SOON_S: Final = 1
-_LOG_EVERY_S: Final = 1.0
 
 _log = structlog.get_logger("delivery")
 
@@ -46,7 +45,7 @@ class Failures:
     """Turns what was raised into an answer, and tells the log what the key manager could not do."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[float, int]] = {}
+        self._throttled = Throttled()
 
     def answer(self, error: Exception, method: str) -> Answer:
         """Return the answer to a request of `method` that raised `error`."""
@@ -62,21 +61,11 @@ class Failures:
 
     def _unavailable(self, error: Exception, method: str) -> Answer:
         code = error.code if isinstance(error, Refusal) else type(error).__name__
-        self._tell(code, error, method)
+        defect = None if isinstance(error, (Refusal, LocalError)) else error
+        facts = {"method": method, "code": code, "reason": str(error), "exc_info": defect}
+        self._throttled.tell(_log.warning, "keys could not be supplied", code, **facts)
         retry = b"Retry-After: %d\r\n" % _RETRY_AFTER_S.get(code, _SOON_S)
         return error_answer(UNAVAILABLE, _public(error), fields=retry)
-
-    def _tell(self, code: str, error: Exception, method: str) -> None:
-        now = time.monotonic()
-        last, unsaid = self._told.get(code, (-_LOG_EVERY_S, 0))
-        if now - last < _LOG_EVERY_S:
-            self._told[code] = (last, unsaid + 1)
-            return
-        self._told[code] = (now, 0)
-        defect = None if isinstance(error, (Refusal, LocalError)) else error
-        _log.warning(
-            "keys could not be supplied", method=method, code=code, reason=str(error), unsaid=unsaid, exc_info=defect
-        )
 
 
 def _public(error: Exception) -> str:

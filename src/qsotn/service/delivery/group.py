@@ -16,9 +16,7 @@ collected again by the same request (`Collect`).
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,27 +25,21 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from qsotn.errors import LocalError, StoreConflict, StoreError
+from qsotn.errors import StoreError
 from qsotn.keynetwork.delivery import Applied, KeyStore, Operation, ReadyKey, Reserve, Void
+from qsotn.service.repeating import defect, repeated
 from qsotn.service.worker import Overloaded
 
 T = TypeVar("T")
 
 LARGEST_BATCH: Final = 512
 """Operations in one transaction: what waits behind it waits some tens of milliseconds."""
-ATTEMPTS: Final = 12
-"""How often a transaction that collided with another replica's is tried again."""
-LONGEST_PAUSE_S: Final = 0.2
 FEW_JOBS: Final = 4
 PAUSE_A_JOB_S: Final = 60e-6
 LONGEST_GATHERING_S: Final = 0.004
 """After a transaction for more than `FEW_JOBS`, others are on their way, and are waited for as long as the loop needs
 for about so many: a sync costs as much for one as for all. Fewer would wait longer for it than they save."""
 _log = structlog.get_logger("keys")
-
-
-class Defect(LocalError):
-    """Something that no error of ours describes; its cause is chained."""
 
 
 @dataclass(slots=True)  # not frozen, which would cost more than all else about it
@@ -233,7 +225,7 @@ def _committed(store: KeyStore, jobs: Sequence[_Job], applied: Applied) -> list[
     except StoreError as error:
         return [error] * len(jobs)
     except Exception as error:  # noqa: BLE001  (everybody is told, as of any other failure)
-        return [_defect(error)] * len(jobs)
+        return [defect(error, "the key store could not do what was asked")] * len(jobs)
     return _cut(applied, jobs)
 
 
@@ -252,13 +244,13 @@ def _applied(store: KeyStore, jobs: Sequence[_Job]) -> list[Any]:
     if not jobs:
         return []
     try:
-        applied = _repeated(lambda: store.apply(_operations(jobs)))
+        applied = repeated(lambda: store.apply(_operations(jobs)))
     except StoreError as error:
         return [error] * len(jobs)
     except Exception as error:  # noqa: BLE001  (alone, each shows whose fault it is; it is told there, and logged)
         if len(jobs) > 1:
             return [result for job in jobs for result in _applied(store, [job])]
-        return [_defect(error)]
+        return [defect(error, "the key store could not do what was asked")]
     return _cut(applied, jobs)
 
 
@@ -282,28 +274,9 @@ def _part(applied: Applied, first: int, after: int) -> Applied:
 
 def _called(store: KeyStore, function: Callable[[KeyStore], Any]) -> Any:
     try:
-        return _repeated(lambda: function(store))
+        return repeated(lambda: function(store))
     except Exception as error:  # noqa: BLE001  (it is raised again where the call was made)
         return error
-
-
-def _repeated(act: Callable[[], T]) -> T:
-    """Act; again, a moment later, as long as another replica is faster. Raises `StoreConflict` in the end."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return act()
-        except StoreConflict:
-            if attempt == ATTEMPTS - 1:
-                raise
-            # Two that collided once would collide again in step: chance keeps them apart.
-            time.sleep(random.random() * min(LONGEST_PAUSE_S, 0.002 * 2**attempt))  # noqa: S311  (no secret)
-    raise AssertionError("unreachable")
-
-
-def _defect(error: Exception) -> Defect:
-    defect = Defect(f"the key store could not do what was asked ({type(error).__name__})")
-    defect.__cause__ = error
-    return defect
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

@@ -13,22 +13,21 @@ import contextlib
 import hashlib
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 
 from qsotn.service.delivery.http_protocol import Answer, Application, Connection, Limits, Request
+from qsotn.service.delivery.throttled import Throttled
 
 WATCH_S: Final = 1.0
 SHUTDOWN_S: Final = 2.0
 """How long a client may take to answer our goodbye in TLS."""
-LOG_EVERY_S: Final = 1.0
 _PAUSE_S: Final = 0.1
 _RETRY: Final = b"Retry-After: 1\r\n"
 _MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -66,23 +65,6 @@ async def serving(
         await asyncio.gather(*tasks, return_exceptions=True)
         listener.close()
         await server.stop()
-
-
-class Throttled:
-    """Lines of the log that strangers can cause: of each event and cause one a second, with how many were left out."""
-
-    def __init__(self) -> None:
-        self._told: dict[tuple[str, str], tuple[float, int]] = {}
-
-    def tell(self, say: Callable[..., Any], event: str, cause: str = "", **facts: object) -> None:
-        """Log an event; `cause` is one of few, and `unsaid` counts those left out since the line before."""
-        now = time.monotonic()
-        last, unsaid = self._told.get((event, cause), (-LOG_EVERY_S, 0))
-        if now - last < LOG_EVERY_S:
-            self._told[event, cause] = (last, unsaid + 1)
-            return
-        self._told[event, cause] = (now, 0)
-        say(event, **facts, unsaid=unsaid)
 
 
 @dataclass(eq=False, slots=True)

@@ -133,12 +133,6 @@ def _raw(content: bytes) -> list[tuple[str, bytes]]:
     return [(str(number), payload)]
 
 
-def raw_file(number: int, material: Secret) -> bytes:
-    """Return the content of a `.bin` file, as a device or an adapter for one writes it."""
-    payload = material.reveal()
-    return _HEADER.pack(_MAGIC, _VERSION, 0, len(payload) * 8, number, sha256(payload).digest()) + payload
-
-
 _READERS: Final[dict[str, Callable[[bytes], list[tuple[str, bytes]]]]] = {
     "json": _container,
     "jsonl": _lines,

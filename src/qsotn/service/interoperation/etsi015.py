@@ -25,7 +25,6 @@ from uuid import NAMESPACE_URL, uuid5
 from qsotn.domain import PartyId
 
 MODULE, TYPES = "etsi-qkd-sdn-node", "etsi-qkd-node-types"
-REVISION: Final = "2022-01-30"
 _UINT32: Final = 2**32 - 1
 _THOUSANDTHS: Final = Decimal("0.001")
 

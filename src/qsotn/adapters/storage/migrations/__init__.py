@@ -24,20 +24,26 @@ class Migration:
 
 
 @cache
-def migrations(dialect: str) -> tuple[Migration, ...]:
-    """Return the migrations of a dialect (`sqlite`, `postgresql`) in order."""
-    files = (file for file in resources.files(__name__).joinpath(dialect).iterdir() if file.name.endswith(".sql"))
+def migrations(dialect: str, package: str = __name__) -> tuple[Migration, ...]:
+    """Return the migrations of a dialect (`sqlite`, `postgresql`) in order; `package` is where their folders are."""
+    files = (file for file in resources.files(package).joinpath(dialect).iterdir() if file.name.endswith(".sql"))
     found = sorted((int(file.name.partition("_")[0]), file.read_text(encoding="utf-8")) for file in files)
     return tuple(Migration(number, sql) for number, sql in found)
 
 
-def migrate(dialect: str, store: str, version: Callable[[], int], apply: Callable[[Migration], None]) -> None:
+def migrate(
+    dialect: str,
+    store: str,
+    version: Callable[[], int],
+    apply: Callable[[Migration], None],
+    package: str = __name__,
+) -> None:
     """Bring a store up to this release, one migration at a time.
 
     `apply` carries out one migration unless another replica, starting at the same time, already did. Raises
     `StoreError` for a store that a newer release has migrated: what this one would not read, it might not write.
     """
-    known = migrations(dialect)
+    known = migrations(dialect, package)
     found, latest = version(), known[-1].number
     if found > latest:
         raise StoreError(f"{store} has schema version {found}; this release reads versions up to {latest}")
