@@ -473,7 +473,10 @@ def test_one_end_alone_draws_only_so_many_chunks() -> None:
         (owned,) = stream_at._owned.values()
         owned.qos = msgspec.structs.replace(owned.qos, ttl=10**9)
         for index in range(MOST_AHEAD - 1, MOST_KEPT + MOST_AHEAD, MOST_AHEAD):
-            await status(pair.a, stream, index)
+            for _ in range(100):  # a busy machine does not draw them all within the millisecond of one request
+                await status(pair.a, stream, index)
+                if len(pair.network.given) >= min(index + 1, MOST_KEPT):
+                    break
         assert len(pair.network.given) == MOST_KEPT
 
     run(story())
