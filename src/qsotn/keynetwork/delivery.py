@@ -16,10 +16,12 @@ What always holds, at either end: a unit is in the store once, wrapped, or not a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 from uuid import UUID
+
+import msgspec
 
 from qsotn.domain import KeyId, PartyId, Secret
 from qsotn.errors import QsotnError, Refusal
@@ -66,8 +68,7 @@ def units_of(size: int) -> int:
     return -(-size // UNIT_BITS)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyKey:
+class ReadyKey(msgspec.Struct, frozen=True, gc=False):
     """One key as it is handed to an SAE."""
 
     key_id: KeyId
@@ -76,9 +77,10 @@ class ReadyKey:
 
 # --- operations -----------------------------------------------------------------------------------------------------
 
+# Structs, as one or two are made for every request of an SAE: a frozen dataclass takes ten times as long to make.
 
-@dataclass(frozen=True, slots=True)
-class Deposit:
+
+class Deposit(msgspec.Struct, frozen=True, gc=False):
     """Put units into a pool; `batch` names the supply they came by. The same batch again changes nothing.
 
     Refused `KEY_REUSED` when one of the numbers was used before, by another batch.
@@ -92,8 +94,7 @@ class Deposit:
     """How they came here, signed (`keynetwork.provenance`); opaque to a store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(msgspec.Struct, frozen=True, gc=False):
     """At the origin: take the next units of a pool as `number` keys of `size` bits for `master`.
 
     Slaves that are attached to the origin itself find them waiting at once; for others (`held`) the keys are kept until
@@ -109,15 +110,13 @@ class Reserve:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(msgspec.Struct, frozen=True, gc=False):
     """At the origin: the far end has these keys waiting for their slaves; ours are given to the master now."""
 
     key_ids: tuple[KeyId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True, gc=False):
     """At the target: the origin gave these keys to `slaves`. The same assignment again changes nothing.
 
     `sealed`, if not empty, are keys of another pool under these units as one-time pads (an SAE elsewhere gets the same
@@ -134,8 +133,7 @@ class Assign:
     names: tuple[KeyId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Collect:
+class Collect(msgspec.Struct, frozen=True, gc=False):
     """Hand keys to a slave SAE, all or none, and forget them once every slave that was named has them.
 
     The same request by the same SAE within the window of the store gets the same answer. Refused `KEYS_NOT_FOUND`, and
@@ -148,16 +146,14 @@ class Collect:
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(msgspec.Struct, frozen=True, gc=False):
     """Destroy keys that no SAE was given, at either end. Unknown ones change nothing."""
 
     key_ids: tuple[KeyId, ...]
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True, gc=False):
     """Shred what is past its time: answers kept for repetition, keys that nobody collected, epochs.
 
     So much of it as keeps others waiting for some milliseconds; the rest is `Applied.unfinished`.
@@ -169,13 +165,12 @@ class Sweep:
 Operation = Deposit | Reserve | Confirm | Assign | Collect | Void | Sweep
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """What became of several operations, by position: the keys each one yielded, or why it was refused."""
 
-    done: dict[int, tuple[ReadyKey, ...]] = field(default_factory=dict)
-    refused: dict[int, QsotnError] = field(default_factory=dict)
-    unfinished: set[int] = field(default_factory=set)
+    done: dict[int, tuple[ReadyKey, ...]] = msgspec.field(default_factory=dict)
+    refused: dict[int, QsotnError] = msgspec.field(default_factory=dict)
+    unfinished: set[int] = msgspec.field(default_factory=set)
     """Sweeps that left something of what is due: to be asked again."""
 
 
@@ -189,7 +184,25 @@ class PoolCount:
     voided: int
     expired: int
     burned: int
-    """Destroyed because an older copy of the store was restored."""
+    """Destroyed because an older copy of the store was restored, or the other end has lost its units."""
+
+    @property
+    def gone(self) -> int:
+        """Units that were ready and are no more. It grows at the origin before it grows at the target."""
+        return self.waiting + self.delivered + self.voided + self.expired + self.burned
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was deleted because its time was over: accounts of batches, audiences, and units of pools that have ended.
+
+    `unfinished` says that there is more.
+    """
+
+    batches: int
+    audiences: int
+    units: int
+    unfinished: bool
 
 
 class KeyStore(Protocol):
@@ -238,7 +251,16 @@ class KeyStore(Protocol):
         """Return how a pool stands."""
 
     def provenance(self, key_id: str) -> bytes | None:
-        """Return what was deposited with the batch of a key, also after its delivery; None for a key of none here."""
+        """Return what was deposited with the batch of a key, also after its delivery; None for a key of none here.
+
+        It is kept for as long as the store keeps accounts (`forget`).
+        """
+
+    def forget(self, now: int) -> Forgotten:
+        """Delete a bounded part of the accounts that are past their time, and of what pools that have ended left.
+
+        No ID of a key is used again for it.
+        """
 
     def close(self) -> None:
         """Close it; what is not committed is undone."""

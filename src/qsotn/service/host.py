@@ -25,7 +25,7 @@ import uvicorn
 
 from qsotn.adapters.storage import open_store
 from qsotn.adapters.storage.sqlite import SqliteStore
-from qsotn.adapters.tls.uvicorn_protocol import PeerProtocol
+from qsotn.adapters.tls.uvicorn_protocol import over_tls
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.domain import LineId, PartyId, Role, role_of
 from qsotn.errors import QsotnError, StoreConflict, StoreError
@@ -234,7 +234,7 @@ class Host:
         )
         config = uvicorn.Config(
             application,
-            http=PeerProtocol,
+            http=over_tls(self._tls.server()),  # type: ignore[arg-type]  # it is called, whatever it is
             ws="none",
             lifespan="off",
             log_config=None,
@@ -244,7 +244,6 @@ class Host:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
-            ssl_context_factory=lambda *_: self._tls.server(),
         )
         async with served(config, listener), self._monitored():
             yield

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import ssl
 from collections.abc import Callable
 from functools import partial
 
 import structlog
 
-from qsotn.adapters.tls.context import client_context, server_context
+from qsotn.adapters.tls.context import PostQuantumContext, client_context, server_context
 from qsotn.adapters.tls.credentials import Credentials
 from qsotn.adapters.tls.trust import Trust, TrustFiles
 from qsotn.domain import PartyId
@@ -34,11 +33,11 @@ class Credentialed:
             party, section.certificate, section.key, self.trust, partial(_failed, "certificate")
         )
 
-    def server(self) -> ssl.SSLContext:
+    def server(self) -> PostQuantumContext:
         """Return the context of this party's server."""
         return server_context(self.credentials, self.trust, self._refused)
 
-    def client(self, expected: PartyId) -> ssl.SSLContext:
+    def client(self, expected: PartyId) -> PostQuantumContext:
         """Return the context for connections to one party."""
         return client_context(self.credentials, self.trust, self._refused, expected)
 

@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL
 
 from qsotn.adapters.tls import openssl
-from qsotn.adapters.tls.context import EVERY_ROLE, client_context, peer_of, server_context
+from qsotn.adapters.tls.context import EVERY_ROLE, PostQuantumContext, client_context, peer_of, server_context
 from qsotn.adapters.tls.credentials import Credentials
+from qsotn.adapters.tls.transport import TlsTransport
 from qsotn.adapters.tls.trust import Trust, TrustFiles
 from qsotn.crypto.certificates import Extension, spiffe_uri
 from qsotn.crypto.identity import CertificateAuthority
@@ -32,6 +34,9 @@ from qsotn.domain import Entropy, PartyId, Role, role_of
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 SECOND = dt.timedelta(seconds=1)
+
+OURS: ContextVar[bool] = ContextVar("OURS", default=True)
+"""Whether engines are carried by our own transport; else by asyncio's, as for servers and clients of others."""
 
 QSSP, KM, POMP, CPE = PartyId("qssp/jinan"), PartyId("km/jinan"), PartyId("pomp/shandong"), PartyId("cpe/east")
 
@@ -72,10 +77,10 @@ class Process:
     def refused(self, reason: str, claimed: PartyId | None) -> None:
         self.refusals.append((reason, claimed))
 
-    def server(self, roles: frozenset[Role] = EVERY_ROLE) -> ssl.SSLContext:
+    def server(self, roles: frozenset[Role] = EVERY_ROLE) -> PostQuantumContext:
         return server_context(self.credentials, self.trust, self.refused, roles)
 
-    def client(self, expected: PartyId) -> ssl.SSLContext:
+    def client(self, expected: PartyId) -> PostQuantumContext:
         return client_context(self.credentials, self.trust, self.refused, expected)
 
 
@@ -224,16 +229,38 @@ async def serving(context: ssl.SSLContext, talk: Talk = echo, timeout_s: float =
     def protocol() -> asyncio.StreamReaderProtocol:
         return asyncio.StreamReaderProtocol(SeenReader(served), talked)
 
+    def ours() -> Any:
+        assert isinstance(context, PostQuantumContext)
+        transport = TlsTransport(context.engine(), protocol, timeout_s)
+        transport.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
+        return transport
+
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=timeout_s)
+    if OURS.get():
+        server = await loop.create_server(ours, "127.0.0.1", 0)
+    else:
+        server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context, ssl_handshake_timeout=timeout_s)
     served.port = server.sockets[0].getsockname()[1]
     async with server:
         yield served
 
 
-async def ask(context: ssl.SSLContext, port: int, data: bytes = b"hello") -> bytes:
+async def connected(context: PostQuantumContext, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a party on loopback."""
+    if not OURS.get():
+        return await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport = TlsTransport(context.engine(), lambda: protocol, 5)
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: transport, "127.0.0.1", port)
+    await transport.opened
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def ask(context: PostQuantumContext, port: int, data: bytes = b"hello") -> bytes:
     """Connect, send, and return as many bytes as were sent (fewer if the other end closes)."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    reader, writer = await connected(context, port)
     try:
         writer.write(data)
         return await reader.readexactly(len(data))

@@ -276,4 +276,4 @@ def test_a_context_made_before_a_renewal_uses_the_new_pair(province: Province) -
     province.renew(process)
     assert process.credentials.reload_if_changed()
     after = context.wrap_bio(*buffers, server_side=True)
-    assert before._tls.get_context() is not after._tls.get_context()  # type: ignore[attr-defined]
+    assert before.engine._tls.get_context() is not after.engine._tls.get_context()

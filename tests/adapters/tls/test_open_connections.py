@@ -9,9 +9,24 @@ from collections.abc import Callable
 import pytest
 from cryptography import x509
 from OpenSSL import SSL
-from tests.adapters.tls.parties import DAY, KM, NOW, QSSP, SECOND, Process, Province, ask, number_of, serving, write_key
+from tests.adapters.tls.parties import (
+    DAY,
+    KM,
+    NOW,
+    QSSP,
+    SECOND,
+    Process,
+    Province,
+    ask,
+    connected,
+    number_of,
+    serving,
+    write_key,
+)
 
 from qsotn.adapters.tls.context import peer_of
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 
 def test_a_renewal_during_traffic_drops_nothing(province: Province) -> None:
@@ -21,7 +36,7 @@ def test_a_renewal_during_traffic_drops_nothing(province: Province) -> None:
 
     async def story() -> None:
         async with serving(server.server()) as served:
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
+            reader, writer = await connected(context, served.port)
             chains = {peer_of(writer.get_extra_info("ssl_object")).chain}
             for _ in range(3):
                 for process in (server, client):
@@ -30,7 +45,7 @@ def test_a_renewal_during_traffic_drops_nothing(province: Province) -> None:
                 writer.write(b"still here")
                 assert await reader.readexactly(10) == b"still here"
                 assert await ask(context, served.port) == b"hello"
-                _, other = await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
+                _, other = await connected(context, served.port)
                 chains.add(peer_of(other.get_extra_info("ssl_object")).chain)
                 other.close()
             writer.close()
@@ -67,7 +82,7 @@ def test_an_open_connection_ends_with_the_trust_in_its_peer(
 
     async def story() -> bytes:
         async with serving(server.server()) as served:
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client.client(QSSP))
+            reader, writer = await connected(client.client(QSSP), served.port)
             writer.write(b"before")
             assert await reader.readexactly(6) == b"before"
             end(province, minding, whom)

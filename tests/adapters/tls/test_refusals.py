@@ -32,6 +32,8 @@ from tests.adapters.tls.unbelievable import UNBELIEVED, Maker
 
 from qsotn.domain import PartyId, Role
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 Attempt = Callable[[int], str]
 """Connects to a port and says what came of it."""
 

@@ -18,6 +18,7 @@ from tests.adapters.tls.parties import (
     Province,
     ask,
     classical_groups,
+    connected,
     number_of,
     serving,
 )
@@ -25,6 +26,8 @@ from tests.adapters.tls.unbelievable import UNBELIEVED, Maker
 
 from qsotn.adapters.tls import openssl
 from qsotn.domain import PartyId
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 Start = Callable[[SSL.Context], CarelessServer]
 
@@ -147,7 +150,7 @@ def test_the_larger_group_is_taken_if_it_is_the_only_one(province: Province, mon
 
     async def story() -> str | None:
         async with serving(server.server()) as served:
-            _, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client.client(KM))
+            _, writer = await connected(client.client(KM), served.port)
             group: str | None = writer.get_extra_info("ssl_object").group()
             writer.close()
             return group

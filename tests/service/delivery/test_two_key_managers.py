@@ -21,7 +21,7 @@ from tests.service.desks import run
 from tests.service.http.driver import STARTED_AT, always_ready
 
 from qsotn.adapters.keystore import open_key_store
-from qsotn.adapters.tls.uvicorn_protocol import PeerProtocol
+from qsotn.adapters.tls.uvicorn_protocol import over_tls
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.crypto.vault import Vault
 from qsotn.domain import PartyId, Role, Secret
@@ -96,12 +96,11 @@ async def house(
     application = make_application(NobodysDesk(), Role.KM, always_ready, CollectorRegistry(), None, deployment)
     config = uvicorn.Config(
         application,
-        http=PeerProtocol,
+        http=over_tls(process.server()),  # type: ignore[arg-type]  # it is called, whatever it is
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
-        ssl_context_factory=lambda *_: process.server(),
     )
     try:
         async with served(config, listener):

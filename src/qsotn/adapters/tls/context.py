@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Self
 from qsotn.adapters.tls import openssl
 from qsotn.adapters.tls.connection import Connection
 from qsotn.adapters.tls.credentials import Credentials
+from qsotn.adapters.tls.engine import TlsEngine
 from qsotn.adapters.tls.trust import Trust
 from qsotn.crypto import certificates
 from qsotn.crypto.transport_certificates import TransportPeer
@@ -31,7 +32,7 @@ EVERY_ROLE: Final = frozenset(Role)
 
 def server_context(
     credentials: Credentials, trust: Trust, refused: Refused, roles: frozenset[Role] = EVERY_ROLE
-) -> ssl.SSLContext:
+) -> PostQuantumContext:
     """Return the context of a server that talks to these roles."""
 
     def admits(peer: TransportPeer) -> None:
@@ -42,7 +43,7 @@ def server_context(
     return _context(credentials, trust, refused, admits, server=True)
 
 
-def client_context(credentials: Credentials, trust: Trust, refused: Refused, expected: PartyId) -> ssl.SSLContext:
+def client_context(credentials: Credentials, trust: Trust, refused: Refused, expected: PartyId) -> PostQuantumContext:
     """Return the context for connections to one party, whatever its address.
 
     It is light: the settings of the library are shared by all contexts of the same credentials. HTTP clients pool
@@ -58,19 +59,20 @@ def client_context(credentials: Credentials, trust: Trust, refused: Refused, exp
 
 def _context(
     credentials: Credentials, trust: Trust, refused: Refused, admits: Admits, *, server: bool
-) -> ssl.SSLContext:
+) -> PostQuantumContext:
     return PostQuantumContext(credentials, trust, refused, admits, server=server)
 
 
 def peer_of(connection: object) -> TransportPeer:
-    """Return the verified peer of what asyncio calls `ssl_object`; raises `BadProof` if it is none of ours."""
-    if not isinstance(connection, Connection) or connection.peer is None:
+    """Return the verified peer of what a transport calls `ssl_object`; raises `BadProof` if it is none of ours."""
+    engine = connection.engine if isinstance(connection, Connection) else connection
+    if not isinstance(engine, TlsEngine) or engine.peer is None:
         raise BadProof("this connection has no verified peer: it was not made by a context of qsotn.adapters.tls")
-    return connection.peer
+    return engine.peer
 
 
 class PostQuantumContext(ssl.SSLContext):
-    """An `ssl.SSLContext` in name, for asyncio, uvicorn and aiohttp to accept; nothing of its parent's is used."""
+    """An `ssl.SSLContext` in name, for what takes nothing else (asyncio, uvicorn); nothing of its parent's is used."""
 
     def __new__(cls, *_: Any, server: bool) -> Self:
         """Make the parent believe in a side, as it demands."""
@@ -93,13 +95,16 @@ class PostQuantumContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,  # noqa: ARG002 - a peer is who its URI says
         session: ssl.SSLSession | None = None,
     ) -> Connection:
-        """Begin a connection with the certificate and the trust that are in force now."""
+        """Begin a connection for asyncio's own TLS protocol."""
         if server_side is not self._server or session is not None:
             raise ValueError("a context serves one side, and resumes no session")
+        return Connection(self.engine(), (incoming, outgoing))
+
+    def engine(self) -> TlsEngine:
+        """Begin a connection with the certificate and the trust that are in force now."""
         pair = self._credentials.pair
-        return Connection(
+        return TlsEngine(
             pair.server if self._server else pair.client,
-            (incoming, outgoing),
             server=self._server,
             judge=self._judge,
             confirm=self._trust.confirm,

@@ -1,26 +1,52 @@
 """The verified peer, in the scope of every HTTP request that uvicorn serves.
 
-ASGI has an extension for it, `scope["extensions"]["tls"]`; no server fills it. Pass `PeerProtocol` to uvicorn as
-`http=`, and the context by `ssl_context_factory=`:
+ASGI has an extension for it, `scope["extensions"]["tls"]`; no server fills it. Let uvicorn make connections by
+`over_tls`, and give it no TLS of its own:
 
-    uvicorn.Config(app, http=PeerProtocol, ws="none", ssl_context_factory=lambda *_: server_context(...))
+    uvicorn.Config(app, http=over_tls(server_context(...)), ws="none")
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from qsotn.adapters.tls.context import peer_of
+from qsotn.adapters.tls.context import PostQuantumContext, peer_of
+from qsotn.adapters.tls.transport import TlsTransport
 from qsotn.crypto.transport_certificates import TransportPeer
 from qsotn.errors import BadProof
 
 LARGEST_HEAD: Final = 64 * 1024
 """Bytes of a request line and its headers, before the application can judge them."""
 SLOWEST_HEAD_S: Final = 10.0
+SLOWEST_HANDSHAKE_S: Final = 10.0
+
+
+class MakesConnections(Protocol):
+    """What uvicorn calls for every connection, with its settings by their names."""
+
+    def __call__(self, **settings: Any) -> asyncio.Protocol:
+        """Return the protocol for the bytes of the network."""
+
+
+def over_tls(context: PostQuantumContext) -> MakesConnections:
+    """Return what uvicorn is to take as `http=`: connections over `TlsTransport`, each with a `PeerProtocol`."""
+
+    def connection(**settings: Any) -> asyncio.Protocol:
+        transport = TlsTransport(context.engine(), lambda: PeerProtocol(**settings), SLOWEST_HANDSHAKE_S)
+        transport.opened.add_done_callback(_heard)
+        return transport  # type: ignore[return-value]  # asyncio takes a protocol with buffers of its own as well
+
+    return connection
+
+
+def _heard(opened: asyncio.Future[asyncio.Protocol]) -> None:
+    """Why a handshake failed was told by the engine; nobody else waits for it."""
+    if not opened.cancelled():
+        opened.exception()
 
 
 class PeerProtocol(HttpToolsProtocol):
@@ -40,6 +66,7 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the parent
         """Note the peer, once for all requests of the connection."""
         super().connection_made(transport)
+        self.scheme = "https"
         self._extensions: dict[str, dict[object, object]] = {
             "tls": {"peer": peer_of(transport.get_extra_info("ssl_object"))}
         }

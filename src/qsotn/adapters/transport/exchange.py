@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from qsotn.adapters.tls.transport import connect
 from qsotn.errors import LineError
 
 CONNECT_S: Final = 5.0
@@ -172,11 +173,8 @@ class Exchanges:
         return None
 
     async def _opened(self) -> Connection:
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_S):
-            _, connection = await loop.create_connection(
-                Connection, self._host, self._port, ssl=self._context(), server_hostname=self._host
-            )
+            connection = await connect(self._context(), self._host, self._port, Connection, CONNECT_S)
         self._all.add(connection)
         return connection
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from qsotn.adapters.tls.transport import certificate_of
 from qsotn.crypto.certificates import UNREADABLE
 from qsotn.errors import UsageError, WrongParty
 
@@ -56,8 +57,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 def identity_of(transport: asyncio.BaseTransport, identify: Identify) -> Identity:
     """Return who is at the other end of a connection of either kind of TLS. Raises `WrongParty`."""
-    connection = transport.get_extra_info("ssl_object")
-    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None
+    shown = certificate_of(transport)
     if not shown:
         raise WrongParty("the connection has no client certificate")
     try:

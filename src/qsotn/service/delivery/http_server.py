@@ -22,12 +22,11 @@ from typing import Final
 import msgspec
 import structlog
 
+from qsotn.adapters.tls.transport import accept, certificate_of
 from qsotn.service.delivery.http_protocol import Answer, Application, Connection, Limits, Request
 from qsotn.service.delivery.throttled import Throttled
 
 WATCH_S: Final = 1.0
-SHUTDOWN_S: Final = 2.0
-"""How long a client may take to answer our goodbye in TLS."""
 _PAUSE_S: Final = 0.1
 _RETRY: Final = b"Retry-After: 1\r\n"
 _MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -41,9 +40,7 @@ _log = structlog.get_logger("delivery")
 
 def by_certificate(transport: asyncio.BaseTransport) -> str:
     """Tell clients apart by their certificates, whatever these say."""
-    connection = transport.get_extra_info("ssl_object")
-    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None
-    return hashlib.sha256(shown or b"").hexdigest()
+    return hashlib.sha256(certificate_of(transport) or b"").hexdigest()
 
 
 @contextlib.asynccontextmanager
@@ -181,12 +178,8 @@ class HttpServer:
         # An answer must not wait for the acknowledgement of the one before it.
         newcomer.accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._connection(newcomer),
-                newcomer.accepted,
-                ssl=self._context,
-                ssl_handshake_timeout=self._limits.handshake_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
+            await accept(
+                self._context, newcomer.accepted, lambda: self._connection(newcomer), self._limits.handshake_s
             )
         except OSError as error:  # of TLS, too: an `ssl.SSLError` is one, a handshake out of time as well
             self._newcomers.remove(newcomer)

@@ -18,6 +18,7 @@ from typing import Final
 
 import structlog
 
+from qsotn.adapters.tls.transport import version_of
 from qsotn.errors import UsageError, WrongParty
 from qsotn.service.delivery.etsi014_identity import Identify, Identity, identity_of
 from qsotn.service.delivery.http_protocol import Answer, Limits, Request
@@ -60,8 +61,7 @@ class _Application:
 
 
 def _check_version(transport: asyncio.BaseTransport) -> None:
-    connection = transport.get_extra_info("ssl_object")
-    version = connection.version() if isinstance(connection, ssl.SSLObject) else None
+    version = version_of(transport)
     if version != _LEAST:
         raise WrongParty(f"the connection speaks {version or 'no TLS'}: expected {_LEAST}")
 
