@@ -39,6 +39,7 @@ from qsotn.service.doorbell import Doorbell
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Readiness
 from qsotn.service.http.health import Monitoring
+from qsotn.service.garbage import collect_rarely
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.installation import INSTALLATION, install, open_installed, open_vault
 from qsotn.service.lines import Line
@@ -56,7 +57,6 @@ RELOAD_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75
 """Longer than a client keeps an idle connection, so that it is the client who ends it."""
 GRACE_S: Final = 5
-HANDSHAKE_S: Final = 10.0
 INSTALL_ATTEMPTS: Final = 20
 STORE_FILE: Final = "store.db"
 _log = structlog.get_logger("host")
@@ -70,7 +70,6 @@ def now_us() -> int:
 def run(configuration: ServiceConfiguration) -> None:
     """Serve one party until SIGTERM or SIGINT. Raises `QsotnError` for what keeps it from beginning or going on."""
     configure_logging(configuration.log, configuration.party)
-    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_S  # uvicorn has no setting for it, and 60 s are an invitation
     asyncio.run(Host(configuration).serve())
 
 
@@ -101,6 +100,7 @@ class Host:
         with stopped_by_signals(self._stopping):
             async with contextlib.AsyncExitStack() as stack:
                 await self._begin(stack)
+                collect_rarely()
                 self._troubles.discard("starting")
                 _log.info("ready", address=self._configuration.listen.address, pid=os.getpid())
                 await self._wait()

@@ -39,6 +39,7 @@ from qsotn.service.delivery.desk import DeliveryDesk, Limits
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.saes import Saes, party_sae
 from qsotn.service.delivery.voids import Voids
+from qsotn.service.garbage import collect_rarely
 from qsotn.service.host import now_us
 
 T = TypeVar("T")
@@ -187,6 +188,7 @@ async def _run_stored(folder: Path, kind: type[Group], listener: socket.socket, 
                     await stocked.consume(keys)
             return Told(_port(listener), time.process_time() - stocked.deposits, stocked.deposits)
 
+        collect_rarely()  # as every service does once it is ready
         async with etsi014.listen(desk, listener, context, identify):
             await obey(Settle | Consume | Tell, do)
 

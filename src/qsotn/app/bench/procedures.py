@@ -33,6 +33,7 @@ from qsotn.errors import QsotnError
 from qsotn.procedures.initialization import DEFAULT_ENTRIES, INITIALIZATION
 from qsotn.procedures.leased_line import LEASED_LINE
 from qsotn.service.config import LineSection
+from qsotn.service.garbage import collect_rarely
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.lines import Line
 
@@ -273,6 +274,7 @@ async def _measure(
 ) -> ProcedureBenchmark:
     tls = Credentialed(ADMIN, operator_tls(province.folder))
     connector = aiohttp.TCPConnector(ssl=tls.client(province.plan.pomp), limit=concurrency)
+    collect_rarely()  # as the process of a device does once it is ready
     async with aiohttp.ClientSession(connector=connector) as session:
         bench = _Bench(province, workshop, session, concurrency, tell)
         whole, growth, reached = Meter(province), [], 0
