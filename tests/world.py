@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.links import use_up
 
 from qsotn import wire
 from qsotn.adapters.storage.sqlite import SqliteStore
@@ -51,7 +52,7 @@ from qsotn.app.traffic import LeasedLine
 from qsotn.crypto.identity import CertificateAuthority, Identity, TrustAnchors, Verified, verify_certificate
 from qsotn.dataplane.line import Fibre
 from qsotn.domain import LineId, PartyId, ProcedureId, QualityOfService, Role, Secret, role_of
-from qsotn.errors import KeyShortage, LineError
+from qsotn.errors import LineError
 from qsotn.messages import Message
 from qsotn.parties.desk import Certificates
 from qsotn.parties.km import Km
@@ -490,11 +491,7 @@ class World:
 def drain(world: World, party: PartyId, link: str) -> None:
     """Take every key that one end of a link may still allocate."""
     with world.desk(party) as km:
-        while True:
-            try:
-                km.allocate(link, 1, 256)
-            except KeyShortage:
-                return
+        use_up(km, link)
 
 
 def rows_of(party: Any) -> list[Row]:

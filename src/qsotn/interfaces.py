@@ -72,7 +72,7 @@ IQQ = Interface(
     "Iqq", ((Role.QSSP, Role.QSSP), (Role.QSSP, Role.QKMP)), "our extension: key IDs and activation, never key material"
 )
 KX = Interface("Kx", ((Role.KM, Role.KM),), "inside the QKDN: relay between key managers (ITU-T Y.3802)")
-LINE = Interface("line", ((Role.CPE, Role.CPE),), "the OTN line itself: GCC1 and the encrypted OPUk payload")
+LINE = Interface("line", ((Role.CPE, Role.CPE),), "the OTN line itself: GCC1 and GCC2, and the encrypted OPUk payload")
 
 TABLE_2 = (AK, IQSSP, IOQ, IOA, IAQ, AX)
 EXTENSIONS = (IQQ, KX, LINE)

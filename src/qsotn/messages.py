@@ -209,6 +209,21 @@ class BlockAgreement(Message, frozen=True):
     possession: bytes
 
 
+class BlockWithdrawal(Message, frozen=True):
+    """KM→KM: I wrote this block off, and name the reason; whatever you have of it is of no use."""
+
+    link: str
+    block: int
+    reason: str
+
+
+class BlockWithdrawn(Message, frozen=True):
+    """KM→KM: nobody will use it here any more."""
+
+    link: str
+    block: int
+
+
 class KeyRelay(Message, frozen=True):
     """KM→KM: one hop of a supply.
 
@@ -445,7 +460,7 @@ class SessionKeyReceipt(Message, frozen=True):
 
 
 class EncryptedLine(Message, frozen=True):
-    """12, CPE↔CPE over the line: not a datagram but what GCC1 and the first authenticated multiframe prove."""
+    """12, CPE↔CPE over the line: not a datagram but what the GCC and the first authenticated multiframe prove."""
 
     line: LineId
     generation: int

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from tests.service.delivery.etsi014_world import (
     make_certificates,
     served_aside,
 )
+from tests.service.interoperation.installed import ALICE, ANNA, JINAN, QINGDAO, configured, hosted, install, supply
 from typer.testing import CliRunner, Result
 
 from qsotn import verbs_conformance
@@ -398,3 +400,60 @@ def test_a_key_that_stands_beside_a_certificate_is_not_shown_in_headers(
     slave = etsi014.party(SLAVE, url, both, None, ca)
     shown = etsi014.target(slave, slave, None, ca, both).slave_certificate
     assert shown == certificate.read_text().strip()
+
+
+# --- over post-quantum TLS --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("own"))
+
+
+def own_command(own: Path, url: str, *options: str) -> Result:
+    application = typer.Typer()
+    verbs_conformance.add_to(application)
+    return CliRunner().invoke(application, ["conformance", "etsi014", url, "--post-quantum", str(own), *options])
+
+
+def test_our_own_default_mode_passes_every_point_over_post_quantum_tls(own: Path) -> None:
+    async def story() -> Result:
+        near, far = configured(own, JINAN), configured(own, QINGDAO)
+        assert near.delivery is not None
+        async with hosted(near) as jinan, hosted(far) as qingdao:
+            for origin, target_ in ((jinan, qingdao), (qingdao, jinan)) * 3:
+                await supply(origin, target_)
+            url = f"https://{near.delivery.address}"
+            return await asyncio.to_thread(own_command, own, url, "--master", ALICE, "--slave", ANNA, "--json")
+
+    with capture_logs():
+        shown = asyncio.run(story())
+    report = json.loads(shown.stdout)
+    assert [point for point in report["points"] if point["verdict"] == "fail"] == []
+    passed = {point["name"] for point in report["points"] if point["verdict"] == "pass"}
+    assert {"a-client-without-a-certificate-is-refused", "the-slave-gets-the-same-keys"} < passed
+    assert "no-header-opens-another-saes-keys" in passed
+    assert shown.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--slave", ANNA], "needs --master, and no certificates"),
+        (["--master", ALICE, "--slave", ANNA, "--ca", "ca.pem"], "needs --master, and no certificates"),
+        (["--master", "nobody", "--slave", ANNA], "no certificate of an SAE 'nobody'; its SAEs are alice, anna"),
+        (["--master", ALICE, "--slave", ANNA], "no key manager of .* is there; they are at https://127.0.0.1:"),
+    ],
+)
+def test_what_does_not_belong_to_the_province_is_told(own: Path, options: list[str], told: str) -> None:
+    shown = own_command(own, "https://127.0.0.1:1", *options)
+    assert isinstance(shown.exception, UsageError)
+    assert re.search(told, str(shown.exception))
+
+
+def test_without_a_province_certificates_are_needed(own: Path) -> None:
+    application = typer.Typer()
+    verbs_conformance.add_to(application)
+    shown = CliRunner().invoke(application, ["conformance", "etsi014", "https://127.0.0.1:1", "--slave", ANNA])
+    assert isinstance(shown.exception, UsageError)
+    assert "--master-cert and --slave-cert are needed" in str(shown.exception)

@@ -153,6 +153,75 @@ def test_key_managers_with_saes_serve_them_and_each_sae_has_a_certificate(tmp_pa
     assert PartyId("sae/bank") in renewed.transport
 
 
+CLASSES = """
+[[sae]]
+name = "bank"
+city = "jinan"
+class = "gold"
+[[sae]]
+name = "branch"
+city = "qingdao"
+[[delivery.class]]
+name = "gold"
+guaranteed_percent = 50
+[[delivery.class]]
+name = "others"
+guaranteed_percent = 20
+"""
+
+
+def test_every_key_manager_knows_the_classes_and_of_which_each_sae_is(tmp_path: Path) -> None:
+    state, record = made(tmp_path, ANYWHERE + CLASSES)
+    for one in (one for one in record.services if one.delivery):
+        configuration = load_configuration(state / one.configuration)
+        assert configuration.delivery is not None
+        classes = [(known.name, known.guaranteed_percent) for known in configuration.delivery.classes]
+        assert classes == [("gold", 50), ("others", 20)]
+        assert [(sae.id, sae.service_class) for sae in configuration.saes] == [("bank", "gold"), ("branch", "")]
+
+
+BORDER = """
+[streams]
+[border]
+city = "jinan"
+own_url = "https://border.east.example:7700"
+certificate = "/etc/qsotn/border.pem"
+key = "/etc/qsotn/border.key"
+authority = "/etc/qsotn/operators.pem"
+authority_list = "/etc/qsotn/operators.crl"
+[[border.operator]]
+name = "border.west.example"
+url = "https://border.west.example:7700"
+saes = ["bank-west", "wanda"]
+"""
+
+
+def test_a_border_and_streams_stand_where_the_province_says(tmp_path: Path) -> None:
+    state, record = made(tmp_path, ANYWHERE + SAES + BORDER)
+    found = {
+        one.party: (one, load_configuration(state / one.configuration))
+        for one in record.services
+        if role_of(one.party) is Role.KM
+    }
+    jinan, qingdao, weifang = (found[PartyId(f"km/{place}")][1] for place in ("jinan", "qingdao", "weifang"))
+    assert jinan.border is not None
+    assert [(one.name, one.url) for one in jinan.border.operators] == [
+        ("border.west.example", "https://border.west.example:7700")
+    ]
+    assert jinan.border.saes == ("bank-west", "wanda")
+    assert jinan.border.authority_list == Path("/etc/qsotn/operators.crl")
+    own = [("bank", "km/jinan"), ("branch", "km/qingdao")]
+    foreign = [("bank-west", "km/jinan"), ("wanda", "km/jinan")]
+    assert [(sae.id, sae.km) for sae in jinan.saes] == own
+    assert [(sae.id, sae.km) for sae in qingdao.saes] == own + foreign
+    assert (qingdao.border, weifang.border, weifang.streams, weifang.delivery) == (None,) * 4
+    for km in ("km/jinan", "km/qingdao"):
+        service, configuration = found[PartyId(km)]
+        assert configuration.streams is not None
+        assert service.streams == f"https://{configuration.streams.address}"
+    assert found[PartyId("km/jinan")][0].border == f"https://{jinan.border.address}"
+
+
 def test_everybodys_certificate_of_tls_is_taken_by_everybody_else(shared: Path) -> None:
     folders = transport_folders(shared, load_record(shared))
     assert {ADMIN, PartyId("qkd/jinan-weifang"), CPE, POMP} < folders.keys()

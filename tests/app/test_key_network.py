@@ -32,7 +32,7 @@ Typed = Callable[..., tuple[int, str]]
 def watch(encrypted: World, monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A province with a line, whose links made blocks in sight of its QKMP; the verbs reach it."""
     watch = Watch(encrypted)
-    watch.pools = {KM_A: {Pool(KM_A, KM_B, 1): ready(100)}, KM_B: {Pool(KM_A, KM_B, 1): ready(90)}}
+    watch.pools = {KM_A: {Pool(KM_A, KM_B, 1): ready(100)}, KM_B: {Pool(KM_A, KM_B, 1): ready(110)}}
     for number in range(2, 9):
         for link in (LINK_A, LINK_B):
             distilled(encrypted, link, number, error_rate=0.0123)
@@ -67,8 +67,11 @@ def test_a_network_without_alarms_is_shown_whole(watch: Watch, typed: Typed) -> 
     bits = [f"{end['available_bits']:,}" for end in watch.link(LINK_A)["told"]]
     assert link.split()[:6] == [LINK_A, "UP", "jinan", f"{bits[0]},", "weifang", bits[1]]
     assert "1.23%" in link
+    width, use = watch.link(LINK_A)["width_bits"], watch.link(LINK_A)["use"]
+    assert f"{width:,}  {use}" in link
+    assert (width > min(end["available_bits"] for end in watch.link(LINK_A)["told"]), use) == (True, "PREFERRED")
     assert any(
-        line.split()[:7] == ["km/jinan", "km/qingdao", "1", "jinan", "25,600,", "qingdao", "23,040"] for line in lines
+        line.split()[:7] == ["km/jinan", "km/qingdao", "1", "jinan", "25,600,", "qingdao", "28,160"] for line in lines
     )
     assert any(line.split() == ["line-1", "TOGETHER", "jinan", "1,", "qingdao", "1", "1"] for line in lines)
 

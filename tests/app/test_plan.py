@@ -124,6 +124,20 @@ city = "qingdao"
 """
 
 
+BORDER = """
+[border]
+city = "jinan"
+own_url = "https://border.east:1"
+certificate = "/b.pem"
+key = "/b.key"
+authority = "/operators.pem"
+[[border.operator]]
+name = "border.west"
+url = "https://border.west:1"
+saes = ["bank-west"]
+"""
+
+
 def test_key_managers_with_saes_know_each_other(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, GOOD + SAES)
     assert plan.sae_homes == {"bank": "km/jinan", "branch": "km/qingdao"}
@@ -137,6 +151,28 @@ def test_a_listener_for_saes_takes_a_port_behind_the_others_or_of_its_own(
     tmp_path: Path, setting: str, more: int
 ) -> None:
     assert ports_needed(plan_of(tmp_path, GOOD + SAES + setting)) - ports_needed(plan_of(tmp_path, GOOD)) == more
+
+
+@pytest.mark.parametrize(
+    ("tables", "more"),
+    [
+        (f"{SAES}[streams]", 4),
+        (f"{SAES}[streams]\nfirst_port = 9100", 2),
+        (f"{SAES}{BORDER}", 3),
+        (SAES + BORDER.replace("city", "port = 9200\ncity"), 2),
+        (BORDER, 2),
+    ],
+)
+def test_streams_and_the_border_take_ports_behind_the_others_or_of_their_own(
+    tmp_path: Path, tables: str, more: int
+) -> None:
+    assert ports_needed(plan_of(tmp_path, GOOD + tables)) - ports_needed(plan_of(tmp_path, GOOD)) == more
+
+
+def test_shares_are_taken_where_there_are_as_many_ways(tmp_path: Path) -> None:
+    direct = '[[link]]\nname = "direct"\nends = ["jinan", "qingdao"]\n'
+    assert plan_of(tmp_path, f"{GOOD}{direct}{SAES}[delivery]\nshares = 2").delivery.shares == 2
+    assert plan_of(tmp_path, f"{GOOD}[delivery]\nshares = 2").delivery.shares == 2, "nobody shares keys here"
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------
@@ -261,6 +297,20 @@ APPENDED: dict[str, tuple[str, str]] = {
         "[delivery]\nfirst_port = 443",
         r"\[delivery\] first_port: 443 is out of range; there may be 1024 to",
     ),
+    "two classes of a name": (
+        '[[delivery.class]]\nname = "a"\nguaranteed_percent = 1\n' * 2,
+        r"\[\[delivery.class\]\] number 2, name: 'a' stands there twice; give each class its own",
+    ),
+    "more guaranteed than there is": (
+        "\n".join(
+            f'[[delivery.class]]\nname = "{name}"\nguaranteed_percent = {of}' for name, of in (("a", 70), ("b", 31))
+        ),
+        r"\[\[delivery.class\]\] guaranteed_percent: they are 101 together; expected at most 100",
+    ),
+    "an SAE of no class": (
+        '[[sae]]\nname = "bank"\ncity = "jinan"\nclass = "gold"',
+        r"\[\[sae\]\] 'bank', class: there is no class 'gold'; there is no \[\[delivery.class\]\]",
+    ),
     "no ready keys": ("[delivery]\nready_keys = 0", r"\[delivery\] ready_keys: 0 is out of range; there may be 1 to"),
     "another TLS": ('[delivery]\ntls = "none"', r"\[delivery\], tls: .*expected one of 'post-quantum', 'standard'"),
     "standard TLS without its files": (
@@ -271,7 +321,43 @@ APPENDED: dict[str, tuple[str, str]] = {
         '[delivery]\nclient_ca = "/ca.pem"',
         r"\[delivery\] client_ca: with tls = \"post-quantum\", leave it out",
     ),
+    "a list that nobody reads": (
+        '[delivery]\nclient_list = "/ca.crl"',
+        r"\[delivery\] client_list: with tls = \"post-quantum\", leave it out",
+    ),
     "no host": ('[listen]\nhost = ""', r"\[listen\] host: it is empty"),
+    "streams for nobody": ("[streams]", r"\[streams\]: there is no \[\[sae\]\] to give streams to"),
+    "streams of two processes": (
+        f"{SAES}{POSTGRESQL}[replicas]\nkm = 2\n[streams]",
+        r"\[streams\]: 2 processes for each key manager cannot share it; set \[replicas\] km to 1",
+    ),
+    "a port of the system for streams": (
+        f"{SAES}[streams]\nfirst_port = 80",
+        r"\[streams\] first_port: 80 is out of range; there may be 1024 to 65534",
+    ),
+    "a border in no city": (BORDER.replace("jinan", "weifang"), r"\[border\] city: there is no city 'weifang'"),
+    "a border at no origin": (BORDER.replace("https://border.east:1", "here"), r"\[border\] own_url: 'here' is no URL"),
+    "a border's file beside the province": (
+        BORDER.replace("/b.key", "b.key"),
+        r"\[border\] key: 'b.key' is no absolute path; name a PEM file by one",
+    ),
+    "a border to nobody": (f"{BORDER.partition('[[border.operator]]')[0]}operator = []", r"\[border\]: there is no"),
+    "a border's port of the system": (
+        BORDER.replace("city", "port = 25\ncity"),
+        r"\[border\] port: 25 is out of range; there may be 1024 to 65535, or 0 for any",
+    ),
+    "an SAE here and there": (
+        f'{BORDER}[[sae]]\nname = "bank-west"\ncity = "jinan"',
+        r"\[\[border.operator\]\] number 1, saes: 'bank-west' stands under \[\[sae\]\], too",
+    ),
+    "more shares than ways": (
+        f"{SAES}[delivery]\nshares = 2",
+        r"\[delivery\] shares: 2 is too many between 'jinan' and 'qingdao': 1 node.*; every way .* uses km/weifang;",
+    ),
+    "more shares than ways to the border": (
+        f'{BORDER}[[sae]]\nname = "branch"\ncity = "qingdao"\n[delivery]\nshares = 2',
+        r"\[delivery\] shares: 2 is too many between 'jinan' and 'qingdao'",
+    ),
 }
 
 

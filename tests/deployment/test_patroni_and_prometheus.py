@@ -9,8 +9,11 @@ from tests.deployment.files import COMPOSE, DEPLOY, read_yaml
 
 from qsotn.app.plan import sample_plan
 from qsotn.service.delivery.etsi014_counters import MethodCounters
+from qsotn.service.delivery.key_accounts import key_account_metrics
+from qsotn.service.delivery.route_metrics import RouteMetrics
 from qsotn.service.delivery.sae_metrics import SaeMetrics
 from qsotn.service.http.metrics import Metrics as HttpMetrics
+from qsotn.service.km_duties import DutyMetrics
 from qsotn.service.observability import Metrics
 from qsotn.service.supervision_metrics import NetworkMetrics
 
@@ -42,6 +45,9 @@ def metric_names() -> set[str]:
     HttpMetrics(metrics.registry)
     NetworkMetrics(metrics.registry, lambda: 0)
     SaeMetrics(metrics.registry, MethodCounters())
+    RouteMetrics(metrics.registry, dict)
+    DutyMetrics(metrics.registry)
+    key_account_metrics(metrics.registry)
     many = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
     names = set()
     for family in metrics.registry.collect():

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.deployment.files import DEPLOY
+from tests.deployment.files import DEPLOY, ROOT
 
 from qsotn.app.record import ProvinceRecord
 from qsotn.domain import Role, role_of
 from qsotn.service.config import load_configuration, load_twin
 from qsotn.service.host import GRACE_S
+from qsotn.service.source_config import load_sources
+from qsotn.service.sources import STOP_S
 
 SYSTEMD = DEPLOY / "systemd"
 PROGRAM, STATE = "/opt/qsotn/bin/qsotn", "/var/lib/qsotn/province"
 UNITS = sorted(path.name for path in SYSTEMD.iterdir())
 SERVICES = [name for name in UNITS if name.endswith(".service")]
-LONG_LIVED = ["qsotn-twin.service", "qsotn@.service"]
+LONG_LIVED = ["qsotn-source.service", "qsotn-twin.service", "qsotn@.service"]
 
 REQUIRED: Final = {
     "User": "qsotn",
@@ -67,6 +69,7 @@ def test_there_are_the_units_that_the_documents_name() -> None:
     assert UNITS == [
         "qsotn-renew.service",
         "qsotn-renew.timer",
+        "qsotn-source.service",
         "qsotn-twin.service",
         "qsotn.target",
         "qsotn@.service",
@@ -98,7 +101,7 @@ def test_a_service_sees_one_folder_of_the_province(name: str) -> None:
     settings = service(name)
     assert settings["TemporaryFileSystem"].split(":")[0] == STATE
     own = settings["BindPaths"].replace("%i", "pomp-shandong")
-    assert own in (f"{STATE}/parties/pomp-shandong", f"{STATE}/twin")
+    assert own in (f"{STATE}/parties/pomp-shandong", f"{STATE}/twin", f"{STATE}/sources")
 
 
 def test_the_renewal_is_the_only_one_that_sees_the_roots() -> None:
@@ -138,6 +141,21 @@ def test_the_units_of_twin_and_renewal_do_what_they_say(composed: tuple[Path, Pr
     assert (verb, role) == ("serve", Role.QKD)
     assert load_twin(Path(file)).links
     assert started("qsotn-renew.service", "", echo, state) == ["pki", "renew", "--state", str(state)]
+
+
+def test_the_unit_of_sources_serves_those_of_its_folder_and_outlasts_what_is_under_way(
+    echo: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sources" / "service.toml"
+    assert started("qsotn-source.service", "", echo, tmp_path) == ["serve", "source", "--config", str(file)]
+    file.parent.mkdir()
+    document = (ROOT / "docs" / "interoperation.md").read_text()
+    file.write_text(
+        document.partition("<!-- configuration of a process of sources -->\n```toml\n")[2].partition("```")[0]
+    )
+    settings, configuration = service("qsotn-source.service"), load_sources(file)
+    assert configuration.state == Path(settings["BindPaths"].replace(STATE, str(tmp_path)))
+    assert int(settings["TimeoutStopSec"]) > STOP_S
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd's own verifier is not installed")

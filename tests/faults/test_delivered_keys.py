@@ -124,6 +124,8 @@ PLANTED: Final[dict[str, tuple[Plant, str]]] = {
     ),
     "more than was asked for": (end(0, ready=7, delivered=9, voided=4), "km/a has given 9 units"),
     "less than was given": (end(0, ready=14, delivered=2, voided=4), "km/a has given 2 units"),
+    "less than was given, as in an older copy": (end(0, delivered=2, voided=4, burned=14), "km/a has given 2 units"),
+    "an older copy that nobody put back": (end(1, ready=10, waiting=1, delivered=5, burned=4), "4 units were burned"),
 }
 
 

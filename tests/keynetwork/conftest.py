@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.links import use_up
 
 from qsotn import wire
 from qsotn.adapters.storage.sqlite import SqliteStore
@@ -152,8 +153,7 @@ class Province:
 
     def relay_uses_up(self, link: str) -> None:
         with self.nodes[RELAY].desk() as km:
-            while km.available_bits(link):
-                km.allocate(link, 1, 256)
+            use_up(km, link)
 
     def discard(self, party: PartyId, link: str, number: int) -> None:
         with self.nodes[party].desk() as km:

@@ -66,6 +66,7 @@ class KeyShape(Shape):
         tables += [f'[[link]]\nname = "{one}-{other}"\nends = ["{one}", "{other}"]\n' for one, other in self.links]
         tables += [f'[[sae]]\nname = "{name}"\ncity = "{city}"\n' for name, city in self.saes]
         tables += [f"[listen]\nfirst_port = 0\n\n[delivery]\nready_keys = {self.ready_keys}\n"]
+        tables += [f"[replicas]\nkm = {self.replicas}\n"]
         return "\n".join((f'name = "live"\n\n[store]\nurl = "{url}"\n', *tables))
 
 
@@ -78,29 +79,33 @@ class KeyProvince(Province):
 
     @property
     def commands(self) -> dict[str, tuple[str, ...]]:
-        """What each process runs."""
+        """What each process runs: every replica of every key manager, and the twin."""
         made = {one.name: one.command for one in programs(self.state, self.record, self.plan)}
-        found = {str(km): (*made[km][:2], self.shape.program, *made[km][3:]) for km in self.plan.kms}
+        kms = {name: command for name, command in made.items() if name.partition(".")[0] in self.plan.kms}
+        found = {name: (*command[:2], self.shape.program, *command[3:]) for name, command in kms.items()}
         return {**found, TWIN_NAME: made[TWIN_NAME]}
+
+    def replicas(self, km: PartyId) -> list[str]:
+        """The processes of one key manager."""
+        return sorted(name for name in self.commands if name.partition(".")[0] == km)
 
     @property
     def serving(self) -> list[PartyId]:
         """The key managers with SAEs."""
         return sorted(set(self.homes.values()))
 
-    def delivery_url(self, km: PartyId) -> str:
-        """Where SAEs get keys."""
-        (found,) = (one.delivery for one in self.record.services if one.party == km)
-        return found
+    def delivery_urls(self, km: PartyId) -> list[str]:
+        """Where SAEs get keys: at any replica."""
+        return [one.delivery for one in self.record.services if one.party == km]
 
     def credentials(self, sae: str) -> Credentialed:
         """What an SAE shows."""
         return Credentialed(sae_party(sae), tls_section(self.state / SAES / sae))
 
-    def metrics(self) -> dict[PartyId, bytes]:
-        """The metrics of every key manager, as they stand."""
-        monitoring = {one.party: one.monitoring for one in self.record.services if one.party in self.plan.kms}
-        return {km: _fetched(f"http://{address}/metrics") for km, address in monitoring.items()}
+    def metrics(self) -> list[bytes]:
+        """The metrics of every process of a key manager, as they stand."""
+        monitoring = [one.monitoring for one in self.record.services if one.party in self.plan.kms]
+        return [_fetched(f"http://{address}/metrics") for address in monitoring]
 
     # --- key stores ---------------------------------------------------------------------------------------------------
 

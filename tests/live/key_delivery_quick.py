@@ -12,8 +12,8 @@ from typing import Final
 
 from qsotn import cli
 from qsotn.adapters.keystore import Times
-from qsotn.procedures import pool_order
-from qsotn.service.delivery import server, voids
+from qsotn.service import twin_watch
+from qsotn.service.delivery import filling, server, voids
 
 SECOND: Final = 1_000_000
 WINDOW_US: Final = 4 * SECOND
@@ -32,13 +32,11 @@ def quicken() -> None:
         (server, "SWEEP_S", 1.0),
         (voids, "ORPHANED_US", ORPHANED_US),
         (voids, "RECOVER_S", 1.0),
+        (filling, "SUPPLY_US", SUPPLY_US),
+        (twin_watch, "MEASURE_S", 1.0),
     ):
         assert hasattr(module, name), f"{module.__name__} has no {name} any more"
         setattr(module, name, value)
-    defaults = pool_order.begin_pool_supply.__kwdefaults__
-    assert defaults is not None
-    assert "lifetime" in defaults
-    defaults["lifetime"] = SUPPLY_US
 
 
 if __name__ == "__main__":

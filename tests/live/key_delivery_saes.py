@@ -41,11 +41,20 @@ NOT_CARRIED_OUT: Final = ("too few keys are ready", "does not answer now")
 class Saes:
     """All SAEs of a province. An asynchronous context manager: they work while it is open."""
 
-    def __init__(self, province: KeyProvince, seed: int) -> None:
+    def __init__(
+        self, province: KeyProvince, seed: int, *, several: float = 0.3, most_slaves: int = 2, later_s: float = 0.0
+    ) -> None:
+        """`several` is how often a master names more slaves than one, up to `most_slaves`.
+
+        A slave comes for its keys `later_s` seconds after its master has them.
+        """
         self.chance = random.Random(seed)
+        self._later_s = later_s
+        self._several, self._most_slaves = several, most_slaves
         self.homes = province.homes
         self._province = province
-        self._clients: dict[str, Etsi014Client] = {}
+        self._clients: dict[str, list[Etsi014Client]] = {}
+        """For each SAE, one for each replica of its key manager."""
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -63,8 +72,8 @@ class Saes:
     async def __aenter__(self) -> Self:
         for sae, home in self.homes.items():
             context = partial(self._province.credentials(sae).client, home)
-            client = Etsi014Client(self._province.delivery_url(home), context)
-            self._clients[sae] = await self._stack.enter_async_context(client)
+            clients = [Etsi014Client(url, context) for url in self._province.delivery_urls(home)]
+            self._clients[sae] = [await self._stack.enter_async_context(client) for client in clients]
         for sae in self.homes:
             self._begin(self._master(sae))
         return self
@@ -108,12 +117,17 @@ class Saes:
 
     def _slaves(self, sae: str) -> tuple[str, ...]:
         others = [other for other in self.homes if other != sae]
-        return tuple(self.chance.sample(others, 1 if self.chance.random() < 0.7 else min(2, len(others))))
+        most = min(self._most_slaves, len(others))
+        return tuple(self.chance.sample(others, 1 if self.chance.random() >= self._several else most))
+
+    def _client(self, sae: str) -> Etsi014Client:
+        """Any replica: SAEs stay with none, so that what one answered is asked of another."""
+        return self.chance.choice(self._clients[sae])
 
     async def _draw(self, sae: str, slaves: tuple[str, ...], number: int, size: int) -> Draw:
         began, outcome, keys = now_us(), Ended.UNKNOWN, tuple[ReadyKey, ...]()
         try:
-            keys = await self._clients[sae].enc_keys(slaves[0], number, size, slaves[1:])
+            keys = await self._client(sae).enc_keys(slaves[0], number, size, slaves[1:])
             outcome = Ended.GIVEN
         except Unavailable as error:
             outcome = Ended.REFUSED if any(text in str(error) for text in NOT_CARRIED_OUT) else Ended.UNKNOWN
@@ -131,6 +145,7 @@ class Saes:
 
     async def _collect_all(self, slave: str, draw: Draw) -> None:
         key_ids = [value.key_id for value in draw.keys]
+        await asyncio.sleep(self._later_s)
         if self.chance.random() < 0.1:
             await self._collect_as_stranger(draw, key_ids)
         async with self._room:
@@ -163,7 +178,7 @@ class Saes:
     async def _ask(self, slave: str, master: str, key_ids: Sequence[KeyId], size: int, what: str) -> Ended:
         began, outcome, keys = now_us(), Ended.UNKNOWN, tuple[ReadyKey, ...]()
         try:
-            keys = await self._clients[slave].dec_keys(master, key_ids, size)
+            keys = await self._client(slave).dec_keys(master, key_ids, size)
             outcome = Ended.GIVEN
         except LineError:
             pass  # asked again, unless that was all there was to ask

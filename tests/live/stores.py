@@ -20,6 +20,7 @@ import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no types
 import msgspec
 from tests.faults.facts import overtaken
 from tests.faults.history import Snapshot, gather
+from tests.live.postgres_pair import PostgresPair
 from tests.postgresql import PostgresServer
 
 from qsotn import wire
@@ -49,12 +50,22 @@ DEVICES: Final = "SELECT value FROM {schema}records WHERE collection = 'devices'
 class Stores:
     """What the platform's parties keep their records in: a file each, or a schema each of one real server."""
 
-    server: PostgresServer | None = None
+    server: PostgresServer | PostgresPair | None = None
 
     @property
     def url(self) -> str:
         """What stands in the province file."""
         return "sqlite" if self.server is None else self.server.dsn(DATABASE)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where servers keep their data, if there are any."""
+        match self.server:
+            case PostgresServer():
+                return [self.server.folder / "data"]
+            case PostgresPair():
+                return self.server.folders
+        return []
 
     def opened(self, folder: Path, party: PartyId) -> Store:
         """Open a party's store; its folder has the file, if it has one. A device always has."""

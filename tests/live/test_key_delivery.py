@@ -75,10 +75,10 @@ def test_no_key_is_given_twice_or_lost_however_often_key_managers_are_killed(
             died = Counter(death.name for death in killer.found_dead) + province.revive()
             thread.served_since(time.monotonic(), WAYS, 60)
             thread.finish()
-        metrics = b"".join(province.metrics().values())
+        metrics = b"".join(province.metrics())
         province.come_to_rest()
         scan = KeyScan(saes.keys.values())
-        folders = [province.state] if stores.server is None else [province.state, stores.server.folder / "data"]
+        folders = [province.state, *stores.folders]
         clear = [found for one in folders for found in scan.files(one, but=[province.state / SAES])]
         run = saes.delivered(province)
         found = violations(run)

@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.faults.killer import Killer, Plan, Process
 from tests.live.harness import check_run, work
 from tests.live.load import Load, LoadThread
+from tests.live.postgres_pair import PostgresPair
 from tests.live.province import Province, Shape
 from tests.live.stores import Stores
 from tests.postgresql import PostgresServer
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 class ServerProcess:
     """A PostgreSQL server as the killer sees a process."""
 
-    server: PostgresServer
+    server: PostgresServer | PostgresPair
     pid: int = 0
     status: int | None = None
 

@@ -8,7 +8,7 @@ import pytest
 
 from qsotn.domain import End, KeyId, LineId, PartyId
 from qsotn.parties.line_comparison import LAG_US, Step, compare
-from qsotn.parties.network_readings import MOST_POINTS, HeldGeneration, History, LineReading, Point
+from qsotn.parties.network_readings import MOST_POINTS, RECENT_US, HeldGeneration, History, LineReading, Point
 
 S = 1_000_000
 NOW = 1_780_000_000 * S
@@ -49,6 +49,23 @@ def test_a_source_is_believed_what_it_gave_in_its_busiest_minute(
 )
 def test_what_is_drawn_is_told_over_the_whole_history(points: list[tuple[int, int, int]], rate: float) -> None:
     assert history(*points).drawn_bits_s == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("points", "recent"),
+    [
+        ([], (0.0, 0.0, 0.0)),
+        ([(5, 9, 9)], (0.0, 0.0, 0.0)),
+        ([(0, 0, 0), (700, 7000, 700)], (0.0, 0.0, 0.0)),  # too far apart to tell of the last ten minutes
+        ([(0, 0, 0), (300, 600, 60)], (2.0, 0.2, 300.0)),
+        ([(0, 0, 0), (100, 9000, 900), (700, 9600, 960)], (1.0, 0.1, 600.0)),  # the burst before is forgotten
+        ([(0, 0, 0), (100, 9000, 0), (300, 9000, 30)], (30.0, 0.1, 300.0)),  # and one within is no rate of its own
+    ],
+)
+def test_a_recent_rate_is_an_average_over_at_most_ten_minutes(
+    points: list[tuple[int, int, int]], recent: tuple[float, float, float]
+) -> None:
+    assert history(*points).recent(RECENT_US) == pytest.approx(recent)
 
 
 def test_a_history_is_bounded_in_time_and_in_number() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.links import use_up
 from tests.world import BEGINS_US, Chance, Clock, Crash, FakeWire, Faults, FusedStore, RoundOver, Sent
 
 from qsotn import wire
@@ -173,7 +174,7 @@ class Network:
 
     def drain(self, party: PartyId, link: str, leave: int = 0) -> None:
         with self.desk(party) as km:
-            km.draw(link, km.available_bits(link) // 256 - leave)
+            use_up(km, link, leave)
 
     def units_left(self, party: PartyId, link: str) -> set[str]:
         """The places of the units of a link that a key manager still has."""

@@ -74,6 +74,7 @@ AWAITED: dict[str, dict[str, list[str]]] = {
     "revocation": {"pmp": ["1:pomp"], "pomp": ["2:pmp", "4:qssp"], "qssp": ["3:pomp"]},
     "key-supply": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
     "key-block": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
+    "block-withdrawal": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
     "pool-supply": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
     "pool-confirmation": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},
     "inquest": {"km-far": ["1:km-near"], "km-near": ["2:km-far"]},

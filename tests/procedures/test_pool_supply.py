@@ -73,9 +73,9 @@ def test_the_units_are_bits_of_the_first_link(chain: Network) -> None:
 
 def test_a_batch_may_be_drawn_from_several_blocks(chain: Network) -> None:
     chain.fill(32, number=2)
-    chain.supply(units=90)
+    chain.supply(units=70)
     chain.settle()
-    assert len(set(same_units(chain))) == 90
+    assert len(set(same_units(chain))) == 70
 
 
 def test_neighbours_need_no_relay(chain: Network) -> None:
@@ -207,7 +207,7 @@ def test_only_its_origin_supplies_a_pool(chain: Network) -> None:
 
 
 def test_too_few_bits_at_the_origin_are_said_at_once_and_none_is_taken(chain: Network) -> None:
-    chain.drain(A, AB, leave=7)
+    chain.drain(A, AB, leave=22)  # of which the pools may have 7
     before = chain.units_left(A, AB)
     with pytest.raises(KeyShortage):
         chain.supply(units=8)

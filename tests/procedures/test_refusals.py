@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.world import BEGINS_US, LIFETIME_US, QUALITY, Chance, Sent, World, Worlds, drain
+from tests.world import BEGINS_US, LIFETIME_US, QUALITY, Chance, Sent, World, Worlds, deposit, drain
 
 from qsotn.app.province import (
     CPE_A,
@@ -26,6 +26,7 @@ from qsotn.app.province import (
     LINE,
     LINK_A,
     LINK_B,
+    LINKS,
     PARTIES,
     PMP,
     POMP,
@@ -222,7 +223,15 @@ def _check_initialization_undone(world: World, code: str) -> None:
     assert not world.running()
 
 
+def _more_bits(world: World) -> None:
+    """Two key files are as much as a link begins with, and a part of that is kept for ready pools."""
+    for link in LINKS:
+        deposit(world, link, 2)
+    world.settle()
+
+
 def test_after_a_refused_initialization_the_device_can_be_ordered_again(one_ready: World) -> None:
+    _more_bits(one_ready)
     _other_transcript(one_ready)
     one_ready.initialize(CPE_A)
     one_ready.settle()
@@ -234,6 +243,7 @@ def test_after_a_refused_initialization_the_device_can_be_ordered_again(one_read
 
 def test_an_older_order_that_times_out_takes_nothing_away_from_a_newer_one(one_ready: World) -> None:
     """The first order of a device hangs at its QSSP's answer; a second one brings the device into service."""
+    _more_bits(one_ready)
     world, first = one_ready, one_ready.initialize(CPE_A)
 
     def hang(sent: Sent) -> None:

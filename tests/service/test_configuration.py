@@ -130,10 +130,12 @@ WRONG_CPE = [
     ("[line]", "[limits]\nwaiting = 0\n[line]", r"\[limits\] waiting: 0 is too few"),
     ("[line]", '[log]\nlevel = "loud"\n[line]', r"\[log\], level: Invalid enum value 'loud'; expected one of 'debug'"),
     ("[line]", '[links]\nwest = "km/a"\n[line]', r"\[links\]: a cpe has no QKD links"),
+    ("[line]", "[accounts]\nretention_days = 9\n[line]", r"\[accounts\]: a cpe keeps no accounts of keys"),
     ("operator_list", "operator_crl", r"\[tls\]: .*"),
 ]
 WRONG_KM = [
     ('state = "state"', 'state = "state"\ncourier = "pmp/shandong"', r"courier: a km has none; leave it out"),
+    ("[links]", "[accounts]\nretention_days = 2\n[links]", r"retention_days: 2 is out of range; there may be 3 to"),
     ("postgresql://qsotn:hidden@host/km", "mysql://qsotn:hidden@host", r"\[store\] url: this is no store; there are"),
     ("127.0.0.1:7402", "127.0.0.1:x", r"\[listen\] monitoring: '127.0.0.1:x' has no port"),
     ('west = "km/weifang"', 'west = "km/yantai"', r"\[links\] west: \[peers\] does not say where km/yantai is"),
@@ -173,6 +175,39 @@ WRONG_DELIVERY = [
     ),
     ('"km/weifang"\n[links]', '"qssp/a"\n[links]', r"\[\[sae\]\] number 2, km: 'qssp/a' has role qssp"),
 ]
+CLASSES = SAES.replace(
+    '[[sae]]\nid = "bank"',
+    """ready_keys = 100
+[[delivery.class]]
+name = "gold"
+guaranteed_percent = 60
+[[delivery.class]]
+name = "rest"
+guaranteed_percent = 40
+[[sae]]
+class = "gold"
+id = "bank\"""",
+)
+WRONG_CLASSES = [
+    ('= "rest"', '= "gold"', r"\[\[delivery.class\]\] number 2, name: 'gold' stands there twice; give each class its"),
+    (
+        'name = "rest"',
+        'name = ""',
+        r"\[\[delivery.class\]\] number 2, name: '' is no name; a name is 1 to 40 printable",
+    ),
+    ("= 40", "= 41", r"\[\[delivery.class\]\] guaranteed_percent: they are 101 together; expected at most 100"),
+    ("= 40", "= -1", r"\[\[delivery.class\]\] number 2, guaranteed_percent: -1 is no percent; expected 0 to 100"),
+    ("= 60", "= 101", r"\[\[delivery.class\]\] number 1, guaranteed_percent: 101 is no percent; expected 0 to 100"),
+    ("= 40", "= 1", r"number 2, guaranteed_percent: of half a pool of 100 units, 1 % is less than one; raise it or"),
+    ("guaranteed_percent = 40\n", "", r"\[delivery\].*class.*missing required field `guaranteed_percent`"),
+    (
+        'class = "gold"',
+        'class = "silver"',
+        r"\[\[sae\]\] number 1, class: there is no class 'silver'; there are gold, rest",
+    ),
+]
+
+
 BORDER = """
 [border]
 address = "127.0.0.1:7701"
@@ -205,7 +240,7 @@ WRONG_BORDER = [
     ('["nora"]', "[]", r"\[\[border.operator\]\] number 2, saes: the list is empty"),
     ('["nora"]', '["wanda"]', r"\[\[border.operator\]\] number 2, saes: 'wanda' stands there twice; an SAE belongs to"),
     ('["nora"]', '["branch"]', r"\[\[border.operator\]\] number 2, saes: 'branch' stands under \[\[sae\]\], too"),
-    ('["nora"]', '[""]', r"\[\[border.operator\]\] number 2, saes: '' is no ID"),
+    ('["nora"]', '[""]', r"\[\[border.operator\]\] number 2, saes: SAE '' cannot be named to other operators"),
     ('certificate = "border.pem"\n', "", r"\[border\]: .*certificate"),
     ("127.0.0.1:7702", "h", r"\[streams\] address: 'h' is no address"),
 ]
@@ -282,6 +317,13 @@ WRONG_TWIN = [
         *((KM, *row) for row in WRONG_KM),
         *((TWIN, *row) for row in WRONG_TWIN),
         *((KM.replace("[links]", SAES), *row) for row in WRONG_DELIVERY),
+        *((KM.replace("[links]", CLASSES), *row) for row in WRONG_CLASSES),
+        (
+            KM.replace("[links]", SAES),
+            'id = "bank"',
+            'id = "bank"\nclass = "gold"',
+            r"\[\[sae\]\] number 1, class: there is no class 'gold'; there is no \[\[delivery.class\]\]",
+        ),
         *((KM.replace("[links]", SAES) + BORDER, *row) for row in WRONG_BORDER),
         *((SOURCES, *row) for row in WRONG_SOURCES),
         (KM + BORDER, "[border]", "[border]", r"\[border\]: there is no \[delivery\] for it"),
@@ -299,6 +341,16 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, old: st
     with pytest.raises(UsageError, match=rf"service\.toml: {'' if told.startswith('[') else '.*'}{told}") as caught:
         load(written(tmp_path, text.replace(old, new, 1)))
     assert "hidden" not in str(caught.value)
+
+
+def test_classes_stand_in_the_order_of_their_priority(tmp_path: Path) -> None:
+    configuration = load_configuration(written(tmp_path, KM.replace("[links]", CLASSES)))
+    assert configuration.delivery is not None
+    assert [(one.name, one.guaranteed_percent) for one in configuration.delivery.classes] == [
+        ("gold", 60),
+        ("rest", 40),
+    ]
+    assert [sae.service_class for sae in configuration.saes] == ["gold", ""]
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,11 @@ def test_a_link_that_runs_dry_is_foreseen(watch: Watch) -> None:
         one for one in watch.read("network/forecast")["items"] if (one["what"], one["km"]) == (f"link {LINK_A}", KM_A)
     ]
     assert outlook["bits_per_s"] == pytest.approx(-51.2)
+    rates = {(one["what"], one["km"]): one for one in watch.read("network/rates")["items"]}
+    drawn = rates[f"link {LINK_A}", KM_A]
+    assert drawn["drawn_bits_s"] == pytest.approx(51.2, rel=0.05)
+    assert (drawn["gained_bits_s"], rates[f"link {LINK_A}", KM_RELAY]["drawn_bits_s"]) == (0.0, 0.0)
+    assert 0 < drawn["over_s"] <= 600
     expected = outlook["available_bits"] / 51.2
     assert outlook["starves_in_s"] == pytest.approx(expected, abs=11), "its last point may be a look old"
     assert (f"link {LINK_A} at {KM_A}", "STARVES_SOON") in watch.alarms()

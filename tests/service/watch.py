@@ -30,6 +30,7 @@ from qsotn.errors import LineError
 from qsotn.keynetwork.delivery import Pool, PoolCount
 from qsotn.procedures import key_supply
 from qsotn.service.config import SupervisionSection
+from qsotn.service.http.operations_sights import SIGHTS
 from qsotn.service.supervision import Supervision
 from qsotn.service.supervision_metrics import NetworkMetrics
 
@@ -96,7 +97,7 @@ class _Door:
     party: PartyId
 
     async def ask(self, method: str, path: str, body: msgspec.Struct | None, expected: int) -> bytes:
-        assert (method, body) == ("GET", None), "looking changes nothing"
+        assert (method, body) == ("GET", None) or path == SIGHTS, "looking changes nothing"
         watch, short = self.watch, path.partition("?")[0].removeprefix("/operations/v1")
         watch.asked.append((self.party, short))
         if self.party in watch.silent:
@@ -108,7 +109,9 @@ class _Door:
             return watch.pools.get(self.party, {})
 
         application = application_of(watch.world, self.party, deployment=replace(DEPLOYMENT, pools=pools))
-        reply = await ask(application, scope_of(method, path, party=QKMP), Incoming([b""]))
+        headers = {} if body is None else {"content-type": "application/json"}
+        content = b"" if body is None else msgspec.json.encode(body)
+        reply = await ask(application, scope_of(method, path, headers, party=QKMP), Incoming([content]))
         if reply.status != expected:
             raise LineError(f"{self.party} answered {reply.status}")
         return reply.body

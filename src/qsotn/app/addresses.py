@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from qsotn.app.key_listeners import Kind, Process, key_listeners, ports_behind
 from qsotn.app.plan import Plan
 from qsotn.domain import PartyId, role_of
 from qsotn.errors import UsageError
@@ -24,7 +26,8 @@ _ATTEMPTS: Final = 1000
 class ServiceAddress:
     """One process of one party; replicas are numbered from 1. `host:port`.
 
-    `delivery` is where a key manager serves SAEs, or empty.
+    `delivery` is where a key manager serves SAEs, `streams` where it gives them streams of key, `border` where it
+    listens for other operators, each empty where it does not.
     """
 
     party: PartyId
@@ -32,6 +35,8 @@ class ServiceAddress:
     address: str
     monitoring: str
     delivery: str = ""
+    streams: str = ""
+    border: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,22 +64,16 @@ def assign(plan: Plan) -> Addresses:
     """Give every process its addresses. Raises `UsageError` for a port that is in use, or a host that is not here."""
     processes = [(party, number) for party in plan.parties for number in range(1, _replicas(plan, party) + 1)]
     devices = [cpe for line in plan.lines for cpe in line]
-    serving = [process for process in processes if plan.has_saes(process[0])]
     kinds = [socket.SOCK_STREAM] * (2 * len(processes) + 1) + [socket.SOCK_DGRAM] * (2 * len(devices))
-    first, own_first = plan.listen.first_port, plan.delivery.first_port
     with contextlib.ExitStack() as held:
-        if own_first is None:  # behind all others
-            ports = _ports(plan, held, first, [*kinds, *[socket.SOCK_STREAM] * len(serving)])
-        else:
-            ports = _ports(plan, held, first, kinds) + _ports(
-                plan, held, own_first, [socket.SOCK_STREAM] * len(serving)
-            )
+        behind = [socket.SOCK_STREAM] * ports_behind(plan)
+        ports = _ports(plan, held, plan.listen.first_port, [*kinds, *behind])
+        listeners = _key_listeners(plan, held, ports[len(kinds) :])
     tcp, udp = ports[: 2 * len(processes) + 1], ports[2 * len(processes) + 1 : len(kinds)]
-    host = f"[{plan.listen.host}]" if ":" in plan.listen.host else plan.listen.host
+    host = _host(plan)
     own, monitoring = tcp[: len(processes)], tcp[len(processes) : -1]
-    delivery = {process: f"{host}:{port}" for process, port in zip(serving, ports[len(kinds) :], strict=True)}
     services = tuple(
-        ServiceAddress(party, number, f"{host}:{port}", f"{host}:{watched}", delivery.get((party, number), ""))
+        ServiceAddress(party, number, f"{host}:{port}", f"{host}:{watched}", **listeners.get((party, number), {}))
         for (party, number), port, watched in zip(processes, own, monitoring, strict=True)
     )
     lines = {
@@ -82,6 +81,21 @@ def assign(plan: Plan) -> Addresses:
         for cpe, near, client in zip(devices, udp[::2], udp[1::2], strict=True)
     }
     return Addresses(services, f"{host}:{tcp[-1]}", lines)
+
+
+def _key_listeners(plan: Plan, held: contextlib.ExitStack, behind: Sequence[int]) -> dict[Process, dict[Kind, str]]:
+    """Return where each process has its further listeners; `behind` are the ports of those behind all others."""
+    left, found = iter(behind), defaultdict[Process, dict[Kind, str]](dict)
+    for one in key_listeners(plan):
+        kinds = [socket.SOCK_STREAM] * len(one.processes)
+        ports = [next(left) for _ in kinds] if one.first is None else _ports(plan, held, one.first, kinds)
+        for process, port in zip(one.processes, ports, strict=True):
+            found[process][one.kind] = f"{_host(plan)}:{port}"
+    return found
+
+
+def _host(plan: Plan) -> str:
+    return f"[{plan.listen.host}]" if ":" in plan.listen.host else plan.listen.host
 
 
 def _replicas(plan: Plan, party: PartyId) -> int:

@@ -199,9 +199,9 @@ class _Maker:
 def _service_record(one: ServiceAddress) -> ServiceRecord:
     place = party_place(one.party)
     configuration = f"{place}/{configuration_name(one.replica)}"
-    delivery = f"https://{one.delivery}" if one.delivery else ""
+    listeners = [f"https://{address}" if address else "" for address in (one.delivery, one.streams, one.border)]
     return ServiceRecord(
-        one.party, one.replica, f"https://{one.address}", one.monitoring, place, configuration, delivery
+        one.party, one.replica, f"https://{one.address}", one.monitoring, place, configuration, *listeners
     )
 
 

@@ -25,7 +25,10 @@ _READY: Final = 200
 
 
 class LinkEnd(msgspec.Struct, frozen=True):
-    """One end of a QKD link: what it may still allocate. The twin distils when an end has less than `fill_bits`."""
+    """One end of a QKD link: what it may still allocate, and what it wrote off because the far end does not share it.
+
+    The twin distils when an end has less than `fill_bits`.
+    """
 
     link: str
     km: PartyId
@@ -34,6 +37,7 @@ class LinkEnd(msgspec.Struct, frozen=True):
     fill_bits: int
     blocks: int
     pending_blocks: int
+    lost_bits: int
 
 
 class KeyFileHeld(msgspec.Struct, frozen=True):
@@ -123,7 +127,16 @@ class _Survey:
         """Ask a key manager for its links."""
         supplies = await self._operator.every(km, "/links", LinkSupply)
         return [
-            LinkEnd(one.link, km, one.neighbour, one.available_bits, self._fill_bits, one.blocks, one.pending_blocks)
+            LinkEnd(
+                link=one.link,
+                km=km,
+                neighbour=one.neighbour,
+                available_bits=one.available_bits,
+                fill_bits=self._fill_bits,
+                blocks=one.blocks,
+                pending_blocks=one.pending_blocks,
+                lost_bits=one.lost_bits,
+            )
             for one in supplies
         ]
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from qsotn.app.plan_border import Border, Streams
 from qsotn.app.plan_checks import complaints
 from qsotn.app.routes import next_hops
 from qsotn.domain import PartyId, Role, role_of
@@ -21,6 +22,7 @@ from qsotn.parties.cpe import DeviceConfiguration
 from qsotn.parties.km import KmConfiguration
 from qsotn.parties.qkmp import QkmpConfiguration
 from qsotn.parties.qssp import QsspConfiguration
+from qsotn.service.delivery.configuration import ClassSection
 from qsotn.service.toml_file import read_toml
 
 
@@ -54,10 +56,14 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sae(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A secure application entity (ETSI GS QKD 014), attached to the key manager of its city; its ID is its name."""
+    """A secure application entity (ETSI GS QKD 014), attached to the key manager of its city; its ID is its name.
+
+    Without a class it is of the lowest.
+    """
 
     name: str
     city: str
+    service_class: str = msgspec.field(name="class", default="")
 
 
 class OpticalFibre(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,9 +114,10 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the key managers of cities with SAEs serve these: ports from the first upwards, or behind those of [listen].
 
-    With `tls = "standard"` SAEs show certificates of `client_ca`, and every key manager has the same `certificate` and
-    `key`: PEM files by absolute path. `ready_keys` are units of 256 bits, towards each key manager; `mode` is how they
-    cross a link, `shares` over how many node-disjoint ways they are spread.
+    With `tls = "standard"` SAEs show certificates of `client_ca`, of each of which `client_list` has a revocation list,
+    and every key manager has the same `certificate` and `key`: PEM files by absolute path. `ready_keys` are units of
+    256 bits, towards each key manager; `mode` is how they cross a link, `shares` over how many node-disjoint ways they
+    are spread. `class` are the classes of SAEs, from the highest priority down; without any, all are of one.
     """
 
     first_port: int | None = None
@@ -118,15 +125,17 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
+    client_list: str = ""
     ready_keys: int = 512
     mode: Literal["one-time-pad", "aes-wrapped"] = "one-time-pad"
     shares: int = 1
+    classes: tuple[ClassSection, ...] = msgspec.field(name="class", default=())
 
     @property
     def files(self) -> dict[str, str]:
         """The files that are named, by their key."""
-        named = {"certificate": self.certificate, "key": self.key, "client_ca": self.client_ca}
-        return {key: path for key, path in named.items() if path}
+        keys = ("certificate", "key", "client_ca", "client_list")
+        return {key: path for key in keys if (path := getattr(self, key))}
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +154,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: Keys = Keys()
     saes: tuple[Sae, ...] = msgspec.field(name="sae", default=())
     delivery: Delivery = Delivery()
+    streams: Streams | None = None
+    border: Border | None = None
 
     @property
     def pomp(self) -> PartyId:
@@ -226,9 +237,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The key manager at which each SAE is: its city's."""
         return {sae.name: _km(sae.city) for sae in self.saes}
 
+    @property
+    def border_km(self) -> PartyId | None:
+        """The key manager at the border to other operators."""
+        return None if self.border is None else _km(self.border.city)
+
     def has_saes(self, party: PartyId) -> bool:
-        """Say whether a party is a key manager with SAEs."""
-        return party in self.sae_homes.values()
+        """Say whether a party is a key manager with SAEs; those of other operators count as the border's."""
+        return party == self.border_km or party in self.sae_homes.values()
 
     def neighbours(self, km: PartyId) -> dict[str, PartyId]:
         """Return the far end of each link of one key manager."""

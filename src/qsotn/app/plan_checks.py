@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -10,10 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from qsotn.app.key_listeners import KeyListeners, key_listeners, ports_behind
+from qsotn.app.plan_border import border_complaints
 from qsotn.app.routes import next_hops
 from qsotn.crypto.suites import SUITES
+from qsotn.errors import Refusal
+from qsotn.keynetwork.disjoint import disjoint_paths
+from qsotn.keynetwork.topology import Link as KeyLink
+from qsotn.keynetwork.topology import Topology
 from qsotn.parties.pmp import ODU_TYPES
-from qsotn.service.delivery.configuration import MOST_READY_KEYS, MOST_SHARES
+from qsotn.service.delivery.configuration import MOST_READY_KEYS, MOST_SHARES, class_complaints, classed_complaints
 
 if TYPE_CHECKING:
     from qsotn.app.plan import Device, Plan
@@ -43,6 +50,8 @@ def complaints(plan: Plan) -> Iterator[str]:
     yield from _bad_settings(plan)
     yield from _bad_ports(plan)
     yield from _bad_delivery(plan)
+    yield from border_complaints(plan)
+    yield from _too_few_ways(plan)
 
 
 def _bad_names(plan: Plan) -> Iterator[str]:
@@ -190,39 +199,58 @@ def _bad_ports(plan: Plan) -> Iterator[str]:
             f"[listen] first_port: {first} is out of range; this province needs {ports_needed(plan)} ports, so that "
             f"its first may be {_SMALLEST_PORT} to {last}, or 0 for free ones"
         )
+    for listeners in key_listeners(plan):
+        yield from _bad_first_port(listeners)
+
+
+def _bad_first_port(listeners: KeyListeners) -> Iterator[str]:
+    first, last = listeners.first, _LARGEST_PORT - len(listeners.processes) + 1
+    if first and not _SMALLEST_PORT <= first <= last:
+        yield f"{listeners.where}: {first} is out of range; there may be {_SMALLEST_PORT} to {last}, or 0 for any"
 
 
 def _bad_delivery(plan: Plan) -> Iterator[str]:
     delivery = plan.delivery
-    first, last = delivery.first_port, _LARGEST_PORT - delivery_ports(plan) + 1
-    if first and not _SMALLEST_PORT <= first <= last:
-        yield f"[delivery] first_port: {first} is out of range; there may be {_SMALLEST_PORT} to {last}, or 0 for any"
     if not 1 <= delivery.ready_keys <= MOST_READY_KEYS:
         yield f"[delivery] ready_keys: {delivery.ready_keys} is out of range; there may be 1 to {MOST_READY_KEYS}"
     if not 1 <= delivery.shares <= MOST_SHARES:
         yield f"[delivery] shares: {delivery.shares} is out of range; there may be 1 to {MOST_SHARES}"
-    for key in ("certificate", "key", "client_ca"):
+    yield from class_complaints(delivery.classes, delivery.ready_keys)
+    yield from classed_complaints(delivery.classes, ((f"[[sae]] {sae.name!r}", sae.service_class) for sae in plan.saes))
+    for key in ("certificate", "key", "client_ca", "client_list"):
         path = delivery.files.get(key, "")
         if delivery.tls != "standard" and path:
             yield f'[delivery] {key}: with tls = "{delivery.tls}", leave it out; those of the province are used'
-        if delivery.tls == "standard" and not PurePath(path).is_absolute():
+        needed = bool(path) or key != "client_list"
+        if delivery.tls == "standard" and needed and not PurePath(path).is_absolute():
             yield f'[delivery] {key}: {path!r} is no absolute path; with tls = "standard", name a PEM file by one'
+
+
+def _too_few_ways(plan: Plan) -> Iterator[str]:
+    """Complain about shares that cannot be spread: between every two cities with SAEs as many ways are needed."""
+    if plan.delivery.shares < 2:
+        return
+    topology = Topology(plan.kms, tuple(KeyLink(name, ends) for name, ends in plan.links.items()))
+    serving = [km for km in plan.kms if plan.has_saes(km)]
+    for one, other in itertools.combinations(serving, 2):
+        try:
+            disjoint_paths(topology, one, other, plan.delivery.shares)
+        except Refusal as error:
+            cities = " and ".join(repr(km.partition("/")[2]) for km in (one, other))
+            yield (
+                f"[delivery] shares: {plan.delivery.shares} is too many between {cities}: {error.detail}; add links "
+                "or take fewer shares"
+            )
 
 
 def ports_needed(plan: Plan) -> int:
     """Return how many ports a province takes from its first on.
 
-    Two for each process, one for the twin, four for each fibre, and, without a first port of their own, one for each
-    process that serves SAEs.
+    Two for each process, one for the twin, four for each fibre, and one for each listener for SAEs, for streams and for
+    other operators that has no first port of its own.
     """
     processes = sum(_replicas(plan, party) for party in plan.parties)
-    own = delivery_ports(plan) if plan.delivery.first_port is None else 0
-    return TCP_PORTS_EACH * processes + 1 + UDP_PORTS_EACH * len(plan.fibres) + own
-
-
-def delivery_ports(plan: Plan) -> int:
-    """Return how many processes serve SAEs."""
-    return sum(_replicas(plan, km) for km in plan.kms if plan.has_saes(km))
+    return TCP_PORTS_EACH * processes + 1 + UDP_PORTS_EACH * len(plan.fibres) + ports_behind(plan)
 
 
 def _replicas(plan: Plan, party: str) -> int:

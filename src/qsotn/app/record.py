@@ -44,6 +44,10 @@ class ServiceRecord(msgspec.Struct, frozen=True):
     configuration: str
     delivery: str = ""
     """Where SAEs get keys (ETSI GS QKD 014), or empty."""
+    streams: str = ""
+    """Where they open streams of key (004), or empty."""
+    border: str = ""
+    """Where other operators hand over keys (020), or empty."""
 
 
 class TwinRecord(msgspec.Struct, frozen=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from qsotn.app.addresses import Addresses, ServiceAddress
 from qsotn.app.plan import Delivery, Plan
+from qsotn.app.plan_border import Border
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.service.config import SQLITE, TlsSection
 from qsotn.service.toml_file import write_toml
@@ -46,7 +49,11 @@ def service_toml(plan: Plan, addresses: Addresses, own: ServiceAddress) -> str:
     if own.delivery:
         document["delivery"] = _delivery(plan, own)
         document["network"] = {name: list(ends) for name, ends in plan.links.items()}
-        document["sae"] = [{"id": sae, "km": km} for sae, km in plan.sae_homes.items()]
+        document["sae"] = [{"id": sae, "km": km, **_class(plan, sae)} for sae, km in _saes(plan, party)]
+    if own.streams:
+        document["streams"] = {"address": own.streams}
+    if own.border and plan.border is not None:
+        document["border"] = _border(plan.border, own)
     if party in addresses.lines:
         document["line"] = _line(plan, addresses, party)
     return write_toml(document, _HEADING.format(who=party, province=plan.name))
@@ -99,7 +106,25 @@ def _supplied(delivery: Delivery) -> dict[str, Any]:
 
 def _delivery(plan: Plan, own: ServiceAddress) -> dict[str, Any]:
     delivery = plan.delivery
-    return {"address": own.delivery, "tls": delivery.tls, **delivery.files, **_supplied(delivery)}
+    classes = {"class": [msgspec.structs.asdict(one) for one in delivery.classes]} if delivery.classes else {}
+    return {"address": own.delivery, "tls": delivery.tls, **delivery.files, **_supplied(delivery), **classes}
+
+
+def _saes(plan: Plan, party: PartyId) -> Iterator[tuple[str, PartyId]]:
+    """Yield the SAEs that a key manager is told of; the one at the border knows those of others by their operator."""
+    yield from plan.sae_homes.items()
+    if plan.border is not None and plan.border_km is not None and party != plan.border_km:
+        yield from ((sae, plan.border_km) for sae in plan.border.saes)
+
+
+def _class(plan: Plan, sae: str) -> dict[str, str]:
+    named = next((one.service_class for one in plan.saes if one.name == sae), "")
+    return {"class": named} if named else {}
+
+
+def _border(border: Border, own: ServiceAddress) -> dict[str, Any]:
+    operators = [{"name": one.name, "url": one.url, "saes": list(one.saes)} for one in border.operators]
+    return {"address": own.border, "own_url": border.own_url, **border.files, "operator": operators}
 
 
 def _line(plan: Plan, addresses: Addresses, cpe: PartyId) -> dict[str, str]:

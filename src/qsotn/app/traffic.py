@@ -24,7 +24,7 @@ REKEYS_ON_THE_WAY = 2
 CHECKPOINT_BYTES = 16 << 20
 STALLED_TURNS = 20_000
 PATIENCE_TURNS = 200
-"""Several times what two proofs in GCC1 take to cross."""
+"""Several times what two proofs in the GCC take to cross."""
 Checkpoint = Callable[[int], None]
 
 

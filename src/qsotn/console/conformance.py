@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from qsotn.app.conformance import etsi014
-from qsotn.app.conformance.etsi014_run import Party, Target
+from qsotn.app.conformance.etsi014_run import Target
+from qsotn.app.conformance.post_quantum import Province
 from qsotn.app.conformance.report import Point, Report, Verdict
 
 
 def examine_etsi014(
-    master: tuple[str, str, Path, Path | None],
-    slave: tuple[str, str, Path, Path | None],
-    additional: tuple[str, str, Path, Path | None] | None,
-    authority: Path | None,
-    *,
-    as_json: bool,
+    saes: Sequence[tuple[str, str, Path, Path | None]], authority: Path | None, *, as_json: bool
 ) -> bool:
-    """Test a key manager and print the report; say whether no point failed. Each SAE is (ID, URL, certificate, key).
+    """Test a key manager over ordinary TLS and print the report; say whether no point failed.
 
-    Raises `UsageError` for files or URLs that cannot be used.
+    `saes` are master, slave and, if there is one, a further slave, each as (ID, URL, certificate, key). Raises
+    `UsageError` for files or URLs that cannot be used.
     """
+    master, slave, *further = (etsi014.party(*sae, authority) for sae in saes)
+    target = etsi014.target(master, slave, further[0] if further else None, authority, saes[1][2])
+    return _examined(target, as_json=as_json)
 
-    def party(sae: tuple[str, str, Path, Path | None]) -> Party:
-        return etsi014.party(*sae, authority)
 
-    third = None if additional is None else party(additional)
-    target: Target = etsi014.target(party(master), party(slave), third, authority, slave[2])
+def examine_own(state: Path, saes: Sequence[tuple[str, str | None]], *, as_json: bool) -> bool:
+    """Test a key manager of a province over post-quantum TLS, as `examine_etsi014`; each SAE is (ID, URL).
+
+    Raises `UsageError` for a folder, SAEs or URLs that do not belong together.
+    """
+    province = Province(state)
+    master, slave, *further = (province.party(*sae) for sae in saes)
+    return _examined(province.target(master, slave, further[0] if further else None), as_json=as_json)
+
+
+def _examined(target: Target, *, as_json: bool) -> bool:
     report = asyncio.run(etsi014.examine(target))
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")

@@ -26,7 +26,16 @@ def show_key_status(state: Path, *, as_json: bool) -> bool:
 def _lines(found: KeyStatus) -> Iterator[str]:
     yield from _table(
         "QKD links: what each end may still allocate, and when the twin distils more",
-        ("link", "at", "bits left", f"keys of {UNIT_BITS}", "refilled below", "blocks", "not yet agreed"),
+        (
+            "link",
+            "at",
+            "bits left",
+            f"keys of {UNIT_BITS}",
+            "refilled below",
+            "blocks",
+            "not yet agreed",
+            "bits written off",
+        ),
         [
             (
                 one.link,
@@ -36,6 +45,7 @@ def _lines(found: KeyStatus) -> Iterator[str]:
                 f"{one.fill_bits:,}",
                 str(one.blocks),
                 str(one.pending_blocks),
+                f"{one.lost_bits:,}",
             )
             for one in found.links
         ],

@@ -22,7 +22,7 @@ from qsotn.console.operator import moment, operate, write_json
 from qsotn.domain import PartyId
 from qsotn.parties.line_comparison import Step
 from qsotn.parties.network_alarms import Severity
-from qsotn.parties.network_capacity import Admission, LinkState
+from qsotn.parties.network_capacity import Admission, LinkState, LinkUse
 from qsotn.service.http.operations_km import KeyProvenance, SignedStatement
 from qsotn.service.http.operations_network import NetworkLink, NetworkPool, Outlook
 
@@ -94,7 +94,8 @@ def _network(shown: NetworkShown) -> Iterator[str | Text | Table]:
     yield ""
     yield "QKD links: what each end may still allocate, and the rate both have shown together"
     links = [_link(one) for one in network.links]
-    yield _table(("link", "state", "bits at its ends", "bit/s", "drawn/s", "QBER", "seen"), links, "none is known")
+    heading = ("link", "state", "bits at its ends", "bit/s", "drawn/s", "QBER", "width", "in ways", "seen")
+    yield _table(heading, links, "none is known")
     yield ""
     yield "Pools of ready keys, as both ends count them"
     pools = [_pool(one) for one in shown.pools]
@@ -120,7 +121,9 @@ def _link(one: NetworkLink) -> Cells:
     bits = _of_each([(end.km, f"{end.available_bits:,}") for end in one.told])
     qber = "" if one.qber is None else f"{one.qber:.2%}"
     age = max(end.age_s for end in one.told)
-    return one.link, state, bits, f"{one.rate_bits_s:,.0f}", f"{one.drawn_bits_s:,.1f}", qber, _ago(age)
+    use = Text(one.use, _GOOD if one.use is LinkUse.PREFERRED else _BAD if one.use is LinkUse.AVOIDED else _GRAVE)
+    rates = f"{one.rate_bits_s:,.0f}", f"{one.drawn_bits_s:,.1f}"
+    return one.link, state, bits, *rates, qber, f"{one.width_bits:,}", use, _ago(age)
 
 
 def _pool(one: NetworkPool) -> Cells:

@@ -53,7 +53,7 @@ def _interface(interface: Interface, source: str) -> tuple[str, ...]:
 
 def _protection(interface: Interface) -> str:
     if interface.name == "line":
-        return "AES-256-GCM per crypto multiframe, HMAC in GCC1"
+        return "AES-256-GCM per crypto multiframe, HMAC in GCC1 and GCC2"
     return "signed, then sealed to the receiver" if interface.sealed else "signed"
 
 

@@ -76,7 +76,7 @@ def run_down(state: Path, *, as_json: bool) -> None:
 
 
 def _tcp_addresses(record: ProvinceRecord) -> list[str]:
-    urls = [url for one in record.services for url in (one.url, one.delivery) if url]
+    urls = [url for one in record.services for url in (one.url, one.delivery, one.streams, one.border) if url]
     services = [url.removeprefix("https://") for url in urls] + [one.monitoring for one in record.services]
     return [*services, record.twin.monitoring]
 
@@ -140,7 +140,14 @@ def _delivery_lines(record: ProvinceRecord) -> list[str]:
     if not found:
         return []
     rows = [(km, url) for km, urls in found.items() for url in urls]
-    return ["SAEs get keys (ETSI GS QKD 014) at:", aligned(rows), ""]
+    lines = ["SAEs get keys (ETSI GS QKD 014) at:", aligned(rows), ""]
+    for heading, further in (
+        ("They open streams of key (ETSI GS QKD 004) at:", [(one.party, one.streams) for one in record.services]),
+        ("Other operators hand over keys (ETSI GS QKD 020) at:", [(one.party, one.border) for one in record.services]),
+    ):
+        given = [(km, url) for km, url in further if url]
+        lines += [heading, aligned(given), ""] if given else []
+    return lines
 
 
 def _print(record: ProvinceRecord, state: Path, processes: list[Status]) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from qsotn.crypto import cbor
-from qsotn.crypto.session import possession_proof, verify_possession
 from qsotn.domain import PartyId, Secret
-from qsotn.errors import KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
+from qsotn.errors import BadProof, KeyReuse, KeyShortage, OutOfOrder, Refusal, WrongParty
 from qsotn.keynetwork import pool
+from qsotn.parties import km_shares
 from qsotn.parties.desk import Collection, Desk
+from qsotn.parties.km_proofs import BlockProofs, Shown, block_proofs
 
 
 class KmConfiguration(msgspec.Struct, frozen=True):
@@ -37,7 +37,10 @@ class BlockState(StrEnum):
 
 
 class KeyBlock(msgspec.Struct, frozen=True):
-    """One distilled block of one link. `own_mark` is the next unit of this end's half; `ledger` the twin's account."""
+    """One distilled block of one link. `own_mark` is the next unit of this end's half; `ledger` the twin's account.
+
+    `at` is when it was deposited. `withdrawn` says of a discarded block that this end had agreed on it before.
+    """
 
     link: str
     number: int
@@ -45,6 +48,18 @@ class KeyBlock(msgspec.Struct, frozen=True):
     state: BlockState
     own_mark: int
     ledger: dict[str, Any]
+    at: int = 0
+    withdrawn: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of its record."""
+        return block_key(self.link, self.number)
+
+    @property
+    def shown(self) -> Shown:
+        """What the ends show each other of it."""
+        return Shown(self.link, self.number, self.units)
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -82,9 +97,9 @@ class KmBlocks:
     def deposit(self, link: str, number: int, key: Secret, ledger: dict[str, Any]) -> None:
         """Take one end's copy of a distilled block; it waits for the far end's agreement.
 
-        Raises `KeyReuse` for a number that was deposited before.
+        Raises `KeyReuse` for a number that was deposited before, or that a later block of this end closed.
         """
-        if self.blocks.get(_block_key(link, number)) is not None:
+        if self.has_block(link, number) or number <= (self._closed.get(link) or 0):
             raise KeyReuse(f"block {number} of {link} was deposited at {self.desk.party} before")
         neighbour = self.configuration.links[link]
         units = len(key) // pool.UNIT_BYTES
@@ -94,30 +109,67 @@ class KmBlocks:
             bits = Secret(material[unit * pool.UNIT_BYTES : (unit + 1) * pool.UNIT_BYTES])
             place = _place(link, number, unit)
             self.desk.transaction.put("key-units", place, self.desk.vault.wrap(bits, place.encode()))
-        block = KeyBlock(link, number, units, BlockState.PENDING, own.start, ledger)
-        self.blocks.put(_block_key(link, number), block)
+        block = KeyBlock(link, number, units, BlockState.PENDING, own.start, ledger, self.desk.now)
+        self.blocks.put(block.key, block)
+        block_proofs(self.desk).put(block.key, block.shown.proofs(self.desk.party, neighbour, key))
+
+    def holds(self, link: str, number: int, key: Secret) -> bool:
+        """Whether this very copy of a block was deposited here and was not discarded since.
+
+        Raises `OutOfOrder` for a block of which nothing was deposited.
+        """
+        block = self.block(link, number)
+        if block.state is BlockState.DISCARDED:
+            return False
+        return self._proofs(block).are(block.shown.proofs(self.desk.party, self.configuration.links[link], key))
 
     def block(self, link: str, number: int) -> KeyBlock:
         """Return a block that both ends should hold. Raises `OutOfOrder` before this end's copy was deposited."""
-        block = self.blocks.get(_block_key(link, number))
+        block = self.blocks.get(block_key(link, number))
         if block is None:
             raise OutOfOrder(f"{self.desk.party} has not distilled block {number} of {link} yet")
         return block
 
-    def set_state(self, block: KeyBlock, state: BlockState) -> None:
-        """Make a block available, or throw its units away."""
-        self.blocks.put(_block_key(block.link, block.number), msgspec.structs.replace(block, state=state))
-        if state is BlockState.DISCARDED:
-            for unit in range(block.units):
-                self.desk.transaction.delete("key-units", _place(block.link, block.number, unit))
+    def has_block(self, link: str, number: int) -> bool:
+        """Whether anything was deposited here under this number."""
+        return self.blocks.get(block_key(link, number)) is not None
+
+    def is_passed_over(self, link: str, number: int) -> bool:
+        """Whether the modules began a later exchange here, so that a block which was not deposited never will be."""
+        began = self.desk.collection("link-exchanges", int).get(link)
+        return began is not None and number < began and not self.has_block(link, number)
+
+    def set_state(self, block: KeyBlock, state: BlockState) -> int:
+        """Make a block available, or throw its units away; return how many were left of those."""
+        discarded = state is BlockState.DISCARDED
+        withdrawn = discarded and (block.withdrawn or block.state is BlockState.AVAILABLE)
+        self.blocks.put(block.key, msgspec.structs.replace(block, state=state, withdrawn=withdrawn))
+        if discarded and block.state is BlockState.AVAILABLE:
+            km_shares.forget(self.desk, block.link)
+        return self._discard(block) if discarded else 0
+
+    def _discard(self, block: KeyBlock) -> int:
+        first, last = (_place(block.link, block.number, unit) for unit in (0, block.units - 1))
+        left = self.desk.transaction.take("key-units", first, last)
+        block_proofs(self.desk).delete(block.key)
+        self._close_blocks(block.link)
+        return len(left)
 
     def prove_block(self, block: KeyBlock) -> bytes:
         """Prove that this end holds a block; the MAC hides it computationally, not information-theoretically."""
-        return possession_proof(self._whole(block), _block_context(self.desk.party, block))
+        return self._proofs(block).own
 
     def verify_block(self, block: KeyBlock, prover: PartyId, proof: bytes) -> None:
         """Check the far end's proof. Raises `BadProof`."""
-        verify_possession(self._whole(block), _block_context(prover, block), proof)
+        if self.configuration.links[block.link] != prover or not self._proofs(block).hold(proof):
+            raise BadProof(f"{prover} does not prove that it holds block {block.number} of {block.link}")
+
+    def _proofs(self, block: KeyBlock) -> BlockProofs:
+        """Return what was kept; of a block of an older release, what its units show. Raises `KeyReuse` without."""
+        kept = block_proofs(self.desk).get(block.key)
+        if kept is not None:
+            return kept
+        return block.shown.proofs(self.desk.party, self.configuration.links[block.link], self._whole(block))
 
     def _whole(self, block: KeyBlock) -> Secret:
         units = (self._unwrap(_place(block.link, block.number, unit)) for unit in range(block.units))
@@ -129,6 +181,10 @@ class KmBlocks:
             raise KeyReuse(f"unit {place} was taken before")
         return self.desk.vault.unwrap(wrapped, place.encode())
 
+    def pending(self, link: str) -> list[KeyBlock]:
+        """Return the blocks of a link that wait for the far end's agreement, the oldest first."""
+        return [block for block in self._open_blocks(link) if block.state is BlockState.PENDING]
+
     def available_bits(self, link: str) -> int:
         """Bits of a link that this end may still allocate."""
         return sum(self._left(block) for block in self._available(link)) * pool.UNIT_BITS
@@ -138,7 +194,7 @@ class KmBlocks:
 
     def _open_blocks(self, link: str) -> Iterator[KeyBlock]:
         """Blocks of which this end may have, or get, something to allocate: a link's older ones are not read again."""
-        return self.blocks.values(f"{link}/", after=_block_key(link, self._closed.get(link) or 0))
+        return self.blocks.values(f"{link}/", after=block_key(link, self._closed.get(link) or 0))
 
     @property
     def _closed(self) -> Collection[int]:
@@ -161,15 +217,23 @@ class KmBlocks:
     # --- this end's half --------------------------------------------------------------------------------------------
 
     def allocate_units(self, link: str, units: int) -> tuple[Allocation, list[Secret]]:
-        """Take successive units from this end's half of the first block that has them. Raises `KeyShortage`."""
+        """Take successive units for leased lines, of this end's half of the first block that has them.
+
+        Raises `KeyShortage`, also for what is kept for ready pools.
+        """
         for block in self._available(link):
             taken = pool.allocate(self._own_half(block), block.own_mark, units)
             if taken is not None:
+                self._share_out(link, km_shares.LINES, units)
                 return self._allocated(block, taken)
         raise KeyShortage(f"{self.desk.party} has too few bits on {link} for {units} units in one block")
 
     def draw(self, link: str, units: int) -> tuple[tuple[Allocation, ...], Secret]:
-        """Take units from this end's half of as many blocks as it needs, in order. Raises `KeyShortage`."""
+        """Take units for ready pools, of this end's half of as many blocks as it needs, in order.
+
+        Raises `KeyShortage`, also for what is kept for leased lines.
+        """
+        self._share_out(link, km_shares.POOLS, units)
         taken: list[Allocation] = []
         material: list[Secret] = []
         while len(material) < units:
@@ -177,6 +241,9 @@ class KmBlocks:
             taken.append(piece)
             material += found
         return tuple(taken), joined(material)
+
+    def _share_out(self, link: str, name: str, units: int) -> None:
+        km_shares.take(self.desk, link, name, units, lambda: self.available_bits(link) // pool.UNIT_BITS)
 
     def _next_range(self, link: str, wanted: int) -> tuple[KeyBlock, range]:
         for block in self._available(link):
@@ -187,7 +254,7 @@ class KmBlocks:
 
     def _allocated(self, block: KeyBlock, taken: range) -> tuple[Allocation, list[Secret]]:
         marked = msgspec.structs.replace(block, own_mark=taken.stop)
-        self.blocks.put(_block_key(block.link, block.number), marked)
+        self.blocks.put(block_key(block.link, block.number), marked)
         self._close_blocks(block.link)
         return Allocation(block.link, block.number, taken.start, len(taken)), self._take(block, taken)
 
@@ -215,7 +282,7 @@ class KmBlocks:
 
     def burn_units(self, named: Allocation) -> list[Secret]:
         """Take what is left of units that a refused supply named: the far end has taken its copy, nobody else may."""
-        block = self.blocks.get(_block_key(named.link, named.block))
+        block = self.blocks.get(block_key(named.link, named.block))
         if block is None:
             return []
         far = pool.half(self.configuration.links[named.link], self.desk.party, block.units)
@@ -246,13 +313,10 @@ def split(material: Secret, number: int) -> list[Secret]:
     return [Secret(whole[index * each : (index + 1) * each]) for index in range(number)]
 
 
-def _block_key(link: str, number: int) -> str:
+def block_key(link: str, number: int) -> str:
+    """Return the key of a block's record."""
     return f"{link}/{number:08}"
 
 
 def _place(link: str, number: int, unit: int) -> str:
     return f"{link}/{number:08}/{unit:06}"
-
-
-def _block_context(prover: PartyId, block: KeyBlock) -> bytes:
-    return cbor.encode([prover, block.link, block.number, block.units])

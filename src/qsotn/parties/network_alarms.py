@@ -19,6 +19,11 @@ from qsotn.keynetwork.forecast import forecast
 from qsotn.parties.line_comparison import LineComparison, Step
 from qsotn.parties.network_readings import History, LinkReading, PoolReading, Watched
 
+LONGEST_WAIT_S: Final = 120.0
+"""For how long a block may wait for the far end before that is an alarm: both ends agree within seconds."""
+LOSS_SHOWN_US: Final = 3600 * 1_000_000
+"""For how long an alarm of a loss lasts, so that somebody sees it."""
+
 
 class Severity(StrEnum):
     """Perceived severity, ITU-T X.733 clause 8.1.2.3."""
@@ -34,6 +39,8 @@ class Cause(StrEnum):
 
     PARTY_SILENT = "PARTY_SILENT"
     ENDS_DISAGREE = "ENDS_DISAGREE"
+    BLOCK_WAITS = "BLOCK_WAITS"
+    KEYS_LOST = "KEYS_LOST"
     QBER_HIGH = "QBER_HIGH"
     LINK_LOW = "LINK_LOW"
     POOL_LOW = "POOL_LOW"
@@ -53,6 +60,8 @@ class Rule:
 RULES: Final = {
     Cause.PARTY_SILENT: Rule(Severity.CRITICAL, 2),
     Cause.ENDS_DISAGREE: Rule(Severity.MAJOR, 2),
+    Cause.BLOCK_WAITS: Rule(Severity.MINOR),
+    Cause.KEYS_LOST: Rule(Severity.MAJOR),
     Cause.QBER_HIGH: Rule(Severity.CRITICAL),
     Cause.LINK_LOW: Rule(Severity.MINOR, 2),
     Cause.POOL_LOW: Rule(Severity.MINOR, 2),
@@ -127,11 +136,21 @@ def of_link(
     for one in readings:
         end = link_end_subject(one.link, one.km)
         if one.at != now:
-            found.unknown(end, Cause.LINK_LOW, Cause.STARVES_SOON)
+            found.unknown(end, Cause.LINK_LOW, Cause.STARVES_SOON, Cause.BLOCK_WAITS)
         elif one.available_bits < limits.link_bits:
             found.add(end, Cause.LINK_LOW, f"{one.available_bits} bits are left; the mark is {limits.link_bits}")
+        _find_losses(found, end, one, now)
     _find_noise(found, subject, readings, limits, now)
     _find_disagreement(found, subject, readings, answered)
+
+
+def _find_losses(found: Findings, end: str, one: LinkReading, now: int) -> None:
+    """Find what waits for the far end for longer than it takes to agree, and what was written off lately."""
+    if one.at == now and one.pending_s > LONGEST_WAIT_S:
+        waits = f"{one.pending_blocks} blocks wait for {one.neighbour} to agree, the oldest for {one.pending_s:.0f} s"
+        found.add(end, Cause.BLOCK_WAITS, waits)
+    if one.lost_seen_at and now - one.lost_seen_at < LOSS_SHOWN_US:
+        found.add(end, Cause.KEYS_LOST, f"{one.lost_bits} bits were written off so far, the newest lately")
 
 
 def _find_noise(found: Findings, subject: str, readings: Sequence[LinkReading], limits: Limits, now: int) -> None:
@@ -176,6 +195,47 @@ def of_pool(found: Findings, reading: PoolReading, limits: Limits, now: int) -> 
         found.unknown(subject, Cause.POOL_LOW, Cause.STARVES_SOON)
     elif reading.ready_bits < limits.pool_bits:
         found.add(subject, Cause.POOL_LOW, f"{reading.ready_bits} bits are ready; the mark is {limits.pool_bits}")
+
+
+def of_pool_ends(found: Findings, told: Sequence[PoolReading], answered: Collection[PartyId], now: int) -> None:
+    """Find whether the two ends of a pool contradict each other, from their readings of the series in use.
+
+    What is ready at the origin was at the target before, and leaves the target after it has left the origin. As the
+    two are not asked in one moment, what one end had told in the look before is held against what the other tells now.
+    """
+    origin = next((one for one in told if one.km == one.origin), None)
+    if origin is None:
+        return
+    subject = pool_subject(origin)
+    if origin.began_at and now - origin.began_at < LOSS_SHOWN_US:
+        ended = f"series {origin.series - 1} ended, and what was ready of it was destroyed"
+        found.add(subject, Cause.KEYS_LOST, f"{ended}: one end had lost it")
+    if origin.origin == origin.target:
+        return
+    if any(end not in answered for end in (origin.origin, origin.target)):
+        found.unknown(subject, Cause.ENDS_DISAGREE)
+        return
+    target = next((one for one in told if one.km == one.target), None)
+    if detail := _contradiction(origin, target):
+        found.add(subject, Cause.ENDS_DISAGREE, detail)
+
+
+def _contradiction(origin: PoolReading, target: PoolReading | None) -> str:
+    if target is None and origin.ready_bits:
+        return f"{origin.origin} promises {origin.ready_bits} bits; {origin.target} knows no such pool"
+    if target is None:
+        return ""
+    if target.all_bits < origin.all_before:
+        return (
+            f"{origin.origin} had laid in {origin.all_before} bits by the look before,"
+            f" {origin.target} has only ever had {target.all_bits}"
+        )
+    if origin.gone_bits < target.gone_before:
+        return (
+            f"{target.gone_before} bits were ready no more at {origin.target} by the look before,"
+            f" and only {origin.gone_bits} are at {origin.origin}"
+        )
+    return ""
 
 
 def of_trend(found: Findings, subject: str, history: History, limits: Limits, now: int) -> None:

@@ -21,6 +21,8 @@ from qsotn.domain import End, PartyId
 from qsotn.errors import Refusal
 from qsotn.keynetwork.admission import Demand, assess
 from qsotn.keynetwork.topology import Link, Topology
+from qsotn.keynetwork.widths import BARRED_QBER, width_bits
+from qsotn.parties.link_sights import LinkSight
 from qsotn.parties.network_alarms import Cause, link_subject
 from qsotn.parties.network_readings import LinkReading
 from qsotn.parties.qkmp import Qkmp
@@ -37,6 +39,17 @@ class LinkState(StrEnum):
     """A key manager at its end does not answer, or was never asked."""
     DISAGREES = "DISAGREES"
     NOISY = "NOISY"
+    """Its error rate is above the limit, or no key comes of its light now."""
+
+
+class LinkUse(StrEnum):
+    """What becomes of a link in the ways that key managers choose for supplies, as far as the QKMP tells them."""
+
+    PREFERRED = "PREFERRED"
+    AVOIDED = "AVOIDED"
+    """On a way only if there is no other."""
+    BARRED = "BARRED"
+    """On no way: more errors than any key may be made of."""
 
 
 class RateSource(StrEnum):
@@ -66,6 +79,35 @@ class LinkView(msgspec.Struct, frozen=True):
         up = self.state is LinkState.UP
         return Link(self.link, self.ends, int(self.rate_bits_s), available, qber=self.qber or 0.0, up=up)
 
+    @property
+    def pool_bits(self) -> int:
+        """What the emptier of its ends may allocate: a supply draws from either, by the way it goes."""
+        return min(one.available_bits for one in self.readings)
+
+    @property
+    def width_bits(self) -> int:
+        """What supplies may count on, of the emptier end (`keynetwork.widths`)."""
+        return width_bits(self.pool_bits, self.rate_bits_s / 2)
+
+    @property
+    def use(self) -> LinkUse:
+        """What becomes of it in the ways of supplies."""
+        if self.qber is not None and self.qber > BARRED_QBER:
+            return LinkUse.BARRED
+        return LinkUse.PREFERRED if self.state is LinkState.UP else LinkUse.AVOIDED
+
+    def sight(self, now: int) -> LinkSight:
+        """The link as the key managers are told of it."""
+        return LinkSight(
+            link=self.link,
+            pool_bits=self.pool_bits,
+            rate_bits_s=self.rate_bits_s,
+            qber=self.qber,
+            noisy=self.state is LinkState.NOISY,
+            unseen=self.state in (LinkState.SILENT, LinkState.DISAGREES),
+            age_s=max(0, now - min(one.at for one in self.readings)) / 1e6,
+        )
+
 
 def link_views(qkmp: Qkmp) -> list[LinkView]:
     """Return every link that a key manager told of, by name."""
@@ -87,7 +129,7 @@ def _view(
     return LinkView(
         link=readings[0].link,
         ends=(ends[0], ends[-1]),
-        state=_state(readings[0].link, ends, wrong, answering),
+        state=_state(readings, ends, wrong, answering),
         rate_bits_s=rate,
         rate_from=source,
         drawn_bits_s=sum(qkmp.history(one).drawn_bits_s for one in readings),
@@ -96,13 +138,16 @@ def _view(
     )
 
 
-def _state(link: str, ends: Sequence[PartyId], wrong: set[tuple[str, Cause]], answering: set[PartyId]) -> LinkState:
-    subject = link_subject(link)
+def _state(
+    readings: Sequence[LinkReading], ends: Sequence[PartyId], wrong: set[tuple[str, Cause]], answering: set[PartyId]
+) -> LinkState:
+    subject = link_subject(readings[0].link)
     if not answering.issuperset(ends):
         return LinkState.SILENT
     if (subject, Cause.ENDS_DISAGREE) in wrong:
         return LinkState.DISAGREES
-    return LinkState.NOISY if (subject, Cause.QBER_HIGH) in wrong else LinkState.UP
+    dark = any(one.distils is False for one in readings)
+    return LinkState.NOISY if dark or (subject, Cause.QBER_HIGH) in wrong else LinkState.UP
 
 
 def _rate(qkmp: Qkmp, readings: Sequence[LinkReading]) -> tuple[float, RateSource]:

@@ -16,6 +16,8 @@ from qsotn.keynetwork.forecast import Sample
 
 MOST_POINTS: Final = 120
 """Of one history."""
+RECENT_US: Final = 600 * 1_000_000
+"""Over how long a recent rate is averaged, if it was watched for as long."""
 
 
 class Watched(msgspec.Struct, frozen=True):
@@ -28,7 +30,11 @@ class Watched(msgspec.Struct, frozen=True):
 
 
 class LinkReading(msgspec.Struct, frozen=True):
-    """One end of a QKD link. `agreed_before` is what the end had agreed on by the look before, or -1."""
+    """One end of a QKD link. `agreed_before` is what the end had agreed on by the look before, or -1.
+
+    `distils` is whether keys come of its light now, as far as it knows. `pending_s` is for how long its oldest block
+    waits for the far end's agreement, `lost_bits` what it wrote off, `lost_seen_at` the look that showed more of it.
+    """
 
     link: str
     km: PartyId
@@ -41,6 +47,10 @@ class LinkReading(msgspec.Struct, frozen=True):
     block_bits_s: float | None
     at: int = 0
     agreed_before: int = -1
+    distils: bool | None = None
+    pending_s: float = 0.0
+    lost_bits: int = 0
+    lost_seen_at: int = 0
 
     @property
     def key(self) -> str:
@@ -49,7 +59,11 @@ class LinkReading(msgspec.Struct, frozen=True):
 
 
 class PoolReading(msgspec.Struct, frozen=True):
-    """A pool of ready keys as one of its two key managers counts it."""
+    """A pool of ready keys as one of its two key managers counts it.
+
+    `all_before` and `gone_before` are what it had had in all, and what of that was ready no more, by the look before,
+    or -1. `began_at` is the look that showed that its origin began it in the place of an earlier series.
+    """
 
     km: PartyId
     origin: PartyId
@@ -60,6 +74,19 @@ class PoolReading(msgspec.Struct, frozen=True):
     delivered_bits: int
     destroyed_bits: int
     at: int = 0
+    all_before: int = -1
+    gone_before: int = -1
+    began_at: int = 0
+
+    @property
+    def gone_bits(self) -> int:
+        """What was ready once and is no more. It only grows, at the origin before it does at the target."""
+        return self.waiting_bits + self.delivered_bits + self.destroyed_bits
+
+    @property
+    def all_bits(self) -> int:
+        """What was ever laid into it at this end."""
+        return self.ready_bits + self.gone_bits
 
     @property
     def pool(self) -> str:
@@ -160,6 +187,22 @@ class History(msgspec.Struct, frozen=True):
         first, last = self.points[0], self.points[-1]
         return (last.drawn_bits - first.drawn_bits) * 1e6 / (last.at - first.at)
 
+    def recent(self, window_us: int) -> tuple[float, float, float]:
+        """Return the bits gained and drawn a second over at most the last `window_us`, and over how many seconds.
+
+        All are 0 before there are two points so near.
+        """
+        kept = [one for one in self.points if self.points[-1].at - one.at <= window_us]
+        if len(kept) < 2:
+            return 0.0, 0.0, 0.0
+        first, last = kept[0], kept[-1]
+        seconds = (last.at - first.at) / 1e6
+        return (
+            (last.gained_bits - first.gained_bits) / seconds,
+            (last.drawn_bits - first.drawn_bits) / seconds,
+            seconds,
+        )
+
     def busiest_bits_s(self, window_us: int) -> float:
         """Bits gained a second in the busiest time of at least `window_us`: what the source has shown it can give.
 
@@ -183,5 +226,4 @@ def link_point(reading: LinkReading) -> Point:
 
 def pool_point(reading: PoolReading) -> Point:
     """Return a pool's point."""
-    drawn = reading.waiting_bits + reading.delivered_bits + reading.destroyed_bits
-    return Point(reading.at, reading.ready_bits, reading.ready_bits + drawn, drawn)
+    return Point(reading.at, reading.ready_bits, reading.all_bits, reading.gone_bits)

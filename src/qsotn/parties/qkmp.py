@@ -147,7 +147,7 @@ class Qkmp:
         """Keep what a look brought, extend the histories, and raise and clear alarms."""
         self._note_parties(look)
         self._replace(self.links, self._with_past(look.links), {*look.answered})
-        self._replace(self.pools, look.pools, {*look.answered})
+        self._replace(self.pools, self._pools_with_past(look.pools), {*look.answered})
         self._replace(self.line_ends, look.lines, {*look.answered})
         for link in look.links:
             self._extend(link.key, link_point(self._dated(link)), span_us)
@@ -174,9 +174,25 @@ class Qkmp:
         self._replace(self.line_ends, (), {party})
 
     def _with_past(self, readings: Iterable[LinkReading]) -> list[LinkReading]:
-        known = {one.key: self.links.get(one.key) for one in readings}
-        before = {key: -1 if one is None else one.agreed_bits for key, one in known.items()}
-        return [msgspec.structs.replace(one, agreed_before=before[one.key]) for one in readings]
+        return [self._link_with_past(one, self.links.get(one.key)) for one in readings]
+
+    def _link_with_past(self, told: LinkReading, known: LinkReading | None) -> LinkReading:
+        if known is None:
+            return told
+        seen_at = self.desk.now if told.lost_bits > known.lost_bits else known.lost_seen_at
+        return msgspec.structs.replace(told, agreed_before=known.agreed_bits, lost_seen_at=seen_at)
+
+    def _pools_with_past(self, readings: Iterable[PoolReading]) -> list[PoolReading]:
+        newest = {pair: max(one.series for one in told) for pair, told in self.newest_pools().items() if told}
+        return [self._pool_with_past(one, newest.get((one.origin, one.target))) for one in readings]
+
+    def _pool_with_past(self, told: PoolReading, newest: int | None) -> PoolReading:
+        """`newest` is the series in use by the look before, if there was one."""
+        if (known := self.pools.get(told.key)) is not None:
+            past = {"all_before": known.all_bits, "gone_before": known.gone_bits, "began_at": known.began_at}
+            return msgspec.structs.replace(told, **past)
+        begins_anew = newest is not None and told.series > newest
+        return msgspec.structs.replace(told, began_at=self.desk.now if begins_anew else 0)
 
     def _replace(self, kept: Collection[R], told: Iterable[R], tellers: set[PartyId]) -> None:
         """Put what some parties told in the place of all that they told before."""
@@ -235,6 +251,7 @@ class Qkmp:
                 alarms.of_pool(found, origin, limits, now)
                 if origin.at == now:
                     alarms.of_trend(found, alarms.pool_subject(origin), self.history(origin), limits, now)
+            alarms.of_pool_ends(found, told, look.answered, now)
         for compared in filter(None, map(self.compared, self.lines())):
             alarms.of_line(found, compared, look.silent)
         return found

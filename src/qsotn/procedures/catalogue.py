@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qsotn.procedures.block_account import BLOCK_WITHDRAWAL
 from qsotn.procedures.deletion import DELETION
 from qsotn.procedures.initialization import INITIALIZATION
 from qsotn.procedures.inquest import INQUEST
@@ -24,6 +25,7 @@ LADDERS: dict[str, Ladder] = {
         REVOCATION,
         KEY_SUPPLY,
         KEY_BLOCK,
+        BLOCK_WITHDRAWAL,
         POOL_SUPPLY,
         POOL_CONFIRMATION,
         INQUEST,

@@ -27,7 +27,8 @@ from qsotn.messages import (
 )
 from qsotn.parties.desk import Collection, Desk
 from qsotn.parties.km import Allocation, BlockState, Km, SupplyRecord, source_of
-from qsotn.parties.km_blocks import joined, split
+from qsotn.parties.km_blocks import block_key, joined, split
+from qsotn.parties.km_losses import write_off
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
 from qsotn.procedures.turn import Row, Turn, Work
@@ -35,6 +36,7 @@ from qsotn.procedures.turn import Row, Turn, Work
 KEY_BLOCK = Ladder("key-block", "ours: a distilled block")
 KEY_SUPPLY = Ladder("key-supply", "ours: one hop of a supply")
 AGREEMENT_LIFETIME_US = 3600 * 1_000_000
+"""How long one offer of a block is repeated; if the far end was away, it is offered anew (`block_account`)."""
 
 
 class Supply(msgspec.Struct, frozen=True):
@@ -81,11 +83,13 @@ def announce(km: Km, work: Work, link: str, number: int) -> None:
 
 @KEY_BLOCK.step("1", Seat.KM_NEAR, Seat.KM_FAR, KX, BlockAnnouncement)
 def agree_on_block(km: Km, turn: Turn[BlockAnnouncement]) -> None:
-    """The far end compares, makes the block available on its side, and says so."""
+    """The far end compares, makes the block available on its side, and says so; a block agreed before it says so of."""
     told = turn.message
     if km.configuration.links.get(told.link) != turn.sender:
         raise WrongParty(f"{turn.sender} is not the far end of {told.link}")
     turn.row.subject = f"{told.link}/{told.block}"
+    if km.is_passed_over(told.link, told.block):
+        raise Refusal("BLOCK_MISSING", f"block {told.block} of {told.link} never came to {km.desk.party}")
     _make_available(km, told.link, told.block, turn.sender, told.possession)
     block = km.block(told.link, told.block)
     turn.send(Seat.KM_NEAR, BlockAgreement(told.link, told.block, km.prove_block(block)))
@@ -99,26 +103,31 @@ def accept_agreement(km: Km, turn: Turn[BlockAgreement]) -> None:
 
 def _make_available(km: Km, link: str, number: int, prover: PartyId, proof: bytes) -> None:
     block = km.block(link, number)
-    if block.state is not BlockState.PENDING:
-        raise Refusal("BLOCK_MISMATCH", f"block {number} of {link} is {block.state} already")
+    if block.state is BlockState.DISCARDED:
+        raise Refusal("BLOCK_MISMATCH", f"block {number} of {link} was written off at {km.desk.party}")
     try:
         km.verify_block(block, prover, proof)
     except BadProof as error:
         raise Refusal("BLOCK_MISMATCH", f"{prover} holds another block {number} of {link}") from error
-    km.set_state(block, BlockState.AVAILABLE)
+    if block.state is BlockState.PENDING:  # each end may have offered it to the other
+        km.set_state(block, BlockState.AVAILABLE)
 
 
 @KEY_BLOCK.compensate(Seat.KM_NEAR.role)
 def discard_block(km: Km, turn: Turn[ProcedureRefusal]) -> None:
-    """A block the ends do not share is worth nothing: it is destroyed."""
+    """A block the ends do not share is worth nothing: it is written off. One not answered in time is offered again."""
+    if turn.message.code == "TIMEOUT":
+        return
     if isinstance(turn.refused, BlockAnnouncement):
         link, number = turn.refused.link, turn.refused.block
     else:
         link, _, digits = turn.subject.partition("/")
         number = int(digits)
-    block = km.block(link, number)
-    if block.state is BlockState.PENDING:
-        km.set_state(block, BlockState.DISCARDED)
+    block = km.blocks.get(block_key(link, number))
+    if block is not None:
+        # The far end offers again what it was refused; what it has agreed on, it has to be told of until it answers.
+        answered = isinstance(turn.refused, BlockAgreement)
+        write_off(km, block, f"{turn.message.code}: {turn.message.detail}", withdraw=answered)
 
 
 # --- keys reach the other city --------------------------------------------------------------------------------------

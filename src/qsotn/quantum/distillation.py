@@ -54,7 +54,8 @@ class Distillation:
         if length < MINIMUM_SECRET_BITS:
             raise NoSecrecyLeft(
                 f"block {self._block.number} of {self._block.link} has {length} secret bits (phase error rate"
-                f" {self._secrecy.phase_error_rate:.2%}, leaked {2 * compared}): due are {MINIMUM_SECRET_BITS} or more"
+                f" {self._secrecy.phase_error_rate:.2%}, leaked {2 * compared}): due are {MINIMUM_SECRET_BITS} or more",
+                self._observed.error_rate,
             )
         return length
 

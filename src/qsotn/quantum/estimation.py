@@ -49,7 +49,8 @@ def observe(sifted: Sifted, far_test_bits: Bits, protocol: DecoyProtocol) -> Obs
         )
     if observed.error_rate > protocol.max_error_rate:
         raise TooManyErrors(
-            f"the test basis shows {observed.error_rate:.2%} errors: the limit is {protocol.max_error_rate:.2%}"
+            f"the test basis shows {observed.error_rate:.2%} errors: the limit is {protocol.max_error_rate:.2%}",
+            observed.error_rate,
         )
     return observed
 

@@ -9,15 +9,23 @@ from __future__ import annotations
 from qsotn.errors import BadProof, KeyShortage, PeerError
 
 
-class TooFewDetections(KeyShortage):
+class NoKey(KeyShortage):
+    """The light gives no key now. `error_rate` is the QBER it showed, or None where too little was seen to count."""
+
+    def __init__(self, message: str, error_rate: float | None = None) -> None:
+        super().__init__(message)
+        self.error_rate = error_rate
+
+
+class TooFewDetections(NoKey):
     """The detectors clicked too rarely to estimate anything: fibre cut, light blocked, or a block that is too short."""
 
 
-class TooManyErrors(KeyShortage):
+class TooManyErrors(NoKey):
     """The error rate of the test basis is above the limit: misalignment, or someone measures the light."""
 
 
-class NoSecrecyLeft(KeyShortage):
+class NoSecrecyLeft(NoKey):
     """What an eavesdropper may know leaves nothing to distil after the next block's authentication is paid for."""
 
 

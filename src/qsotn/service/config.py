@@ -28,6 +28,10 @@ COURIERED: Final = (Role.CPE, Role.QSSP)
 _SHORTEST_LOOK_S: Final = 0.1
 _LONGEST_LOOK_S: Final = 3600
 _LONGEST_HISTORY_S: Final = 7 * 24 * 3600
+SHORTEST_RETENTION_DAYS: Final = 3
+"""A key waits for its SAE for a day, and so long a message may live; an epoch lasts two."""
+_LONGEST_RETENTION_DAYS: Final = 3650
+DAY_US: Final = 24 * 3600 * 1_000_000
 
 
 class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +100,15 @@ class SupervisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     starves_s: float = 600.0
 
 
+class AccountsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long a key manager keeps accounts of keys: how each came, over which links, and what became of supplies.
+
+    At least `SHORTEST_RETENTION_DAYS`, which is longer than any key can wait for its SAE and any procedure last.
+    """
+
+    retention_days: int = 30
+
+
 class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One party's `service.toml`."""
 
@@ -125,6 +138,7 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     streams: StreamsSection | None = None
     """A key manager's listener for SAEs that take streams of key."""
     supervision: SupervisionSection = SupervisionSection()
+    accounts: AccountsSection = AccountsSection()
 
 
 class KeysSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +242,14 @@ def _of_supervision(section: SupervisionSection) -> Iterator[str]:
             yield f"[supervision] {key}: {getattr(section, key):g} is too little; expected 0 or more"
 
 
+def _of_accounts(section: AccountsSection, role: Role) -> Iterator[str]:
+    if role is not Role.KM and section != AccountsSection():
+        yield f"[accounts]: a {role} keeps no accounts of keys; leave it out"
+    if not SHORTEST_RETENTION_DAYS <= section.retention_days <= _LONGEST_RETENTION_DAYS:
+        between = f"{SHORTEST_RETENTION_DAYS} to {_LONGEST_RETENTION_DAYS}"
+        yield f"[accounts] retention_days: {section.retention_days} is out of range; there may be {between}"
+
+
 def _of_role(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
     if configuration.line is not None:
         if role is not Role.CPE:
@@ -237,6 +259,7 @@ def _of_role(configuration: ServiceConfiguration, role: Role) -> Iterator[str]:
     if role is not Role.QKMP and configuration.supervision != SupervisionSection():
         yield f"[supervision]: a {role} supervises nothing; leave it out"
     yield from _of_supervision(configuration.supervision)
+    yield from _of_accounts(configuration.accounts, role)
     if configuration.links and role is not Role.KM:
         yield f"[links]: a {role} has no QKD links; leave it out"
     for link, far in configuration.links.items():

@@ -33,7 +33,7 @@ from qsotn.parties import km_pool
 from qsotn.ports import Posted, Store
 from qsotn.runtime import Node
 from qsotn.service.collector import Collector
-from qsotn.service.config import SQLITE, ServiceConfiguration
+from qsotn.service.config import DAY_US, SQLITE, ServiceConfiguration
 from qsotn.service.delivery.server import DeliveryService
 from qsotn.service.doorbell import Doorbell
 from qsotn.service.http.application import make_application
@@ -42,6 +42,7 @@ from qsotn.service.http.health import Monitoring
 from qsotn.service.garbage import collect_rarely
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.installation import INSTALLATION, install, open_installed, open_vault
+from qsotn.service.km_duties import DutyMetrics, KmDuties
 from qsotn.service.lines import Line
 from qsotn.service.listeners import bound, monitored, served, stopped_by_signals
 from qsotn.service.mailbox import Mailbox
@@ -108,7 +109,7 @@ class Host:
                 _log.info("stopping")
 
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
-        listener = bound(self._configuration.listen.address)
+        listener = bound(self._configuration.listen.address, "[listen] address")
         stack.callback(listener.close)
         if self._line is not None:
             stack.callback(self._line.close)
@@ -122,6 +123,10 @@ class Host:
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._reload())]
         if self.role is Role.QKMP:
             self._background.append(asyncio.create_task(self._supervision().run()))
+        if self.role is Role.KM:
+            retention_us = self._configuration.accounts.retention_days * DAY_US
+            duties = KmDuties(self._worker, retention_us, DutyMetrics(self._metrics.registry))
+            self._background.append(asyncio.create_task(duties.run()))
         stack.push_async_callback(self._end_background)
 
     async def _begin_role(self, stack: contextlib.AsyncExitStack) -> None:
@@ -267,6 +272,7 @@ class Host:
             streams=delivery.streams,
             pools=delivery.pools,
             provenance=delivery.provenance,
+            foreign=delivery.foreign,
         )
 
     def _terms(self) -> Terms | None:

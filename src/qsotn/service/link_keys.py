@@ -16,9 +16,11 @@ from qsotn.domain import Secret
 from qsotn.errors import KeyReuse, KeyShortage, Refusal
 from qsotn.parties.desk import Collection, Desk
 from qsotn.parties.km import Km
+from qsotn.parties.link_light import note_light
 from qsotn.procedures import key_supply
 from qsotn.procedures.turn import Work
 from qsotn.quantum.ledger import BlockLedger
+from qsotn.service.link_totals import totals
 
 POOL_DEPTH: Final = 32
 """One-time authentication keys that two ends share when a link is installed."""
@@ -98,18 +100,35 @@ def begin_exchange(km: Km, link: str, number: int) -> Secret:
 def deposit(km: Km, work: Work, link: str, number: int, block: Secret, ledger: BlockLedger, withheld: Secret) -> None:
     """Take this end's copy of a distilled block, and the key it withheld for a later exchange.
 
-    The end whose name sorts first tells the other, and both compare before either allocates. Raises `Refusal` REPLAYED
-    for a number that was deposited before, NOT_BEGUN for one whose exchange did not begin here.
+    The end whose name sorts first tells the other, and both compare before either allocates. The same copy again
+    changes nothing: whoever brings it may not have heard that it is here. Raises `Refusal` REPLAYED for a number under
+    which another copy came, or that was written off since, NOT_BEGUN for one whose exchange did not begin here,
+    PASSED_OVER for one after which another exchange began: the far end may have been told that it never came.
     """
     if number > last_exchange(km, link):
         raise Refusal("NOT_BEGUN", f"exchange {number} of {link} has not begun at {km.desk.party}")
+    if km.is_passed_over(link, number):
+        raise Refusal("PASSED_OVER", f"a later exchange of {link} than {number} has begun at {km.desk.party}")
     try:
+        if km.has_block(link, number) and km.holds(link, number, block):
+            return
         km.deposit(link, number, block, msgspec.to_builtins(ledger))
     except KeyReuse as error:
         raise Refusal("REPLAYED", str(error)) from error
     _keep(work.desk, link, number + POOL_DEPTH, withheld)
+    if ledger.pulses:  # of others' bits nothing is known (`interoperation.link_feed`)
+        note_light(work.desk, link, number, ledger.error_rate, distils=True)
     if km.desk.party < km.configuration.links[link]:
         key_supply.announce(km, work, link, number)
+
+
+def measured(km: Km, link: str, error_rate: float | None, *, distils: bool) -> None:
+    """Note what the modules measured of the light, beside any block: `error_rate` is None where too little arrived.
+
+    `distils` is whether they believe that keys come of it.
+    """
+    number = max(last_exchange(km, link), totals(km, link).number)
+    note_light(km.desk, link, number, error_rate, distils=distils)
 
 
 def _pool(desk: Desk) -> Collection[bytes]:

@@ -14,6 +14,8 @@ import msgspec
 from qsotn.keynetwork import pool
 from qsotn.parties.desk import Collection
 from qsotn.parties.km import BlockState, KeyBlock, Km
+from qsotn.parties.km_losses import LinkLosses, losses
+from qsotn.parties.link_light import lights
 
 _COLLECTION: Final = "link-totals"
 
@@ -22,7 +24,8 @@ class LinkTotals(msgspec.Struct, frozen=True):
     """The blocks of a link up to `number`: how many, and their units of 256 bits at this end.
 
     `agreed_units` are those of both halves, `drawn_units` those of this end's half that it allocated. `error_rate` and
-    `bits_per_second` are told by the ledger of the newest block that was agreed, where it has them.
+    `bits_per_second` are told by the ledger of the newest block that was agreed, where it has them; `told_by` is the
+    number of that block.
     """
 
     number: int = 0
@@ -32,6 +35,28 @@ class LinkTotals(msgspec.Struct, frozen=True):
     drawn_units: int = 0
     error_rate: float | None = None
     bits_per_second: float | None = None
+    told_by: int = 0
+    pending_since: int = 0
+    """When the oldest block came that waits for the far end's agreement; 0 without one."""
+    lost_blocks: int = 0
+    lost_units: int = 0
+    summed: int = 0
+    """The newest block that the kept sum includes: its record is needed no more for a total."""
+
+
+class LinkQuality(msgspec.Struct, frozen=True):
+    """How the light of a link is, as far as its source tells: its QBER, and whether keys come of it."""
+
+    error_rate: float | None = None
+    distils: bool | None = None
+
+
+def quality(km: Km, link: str, sums: LinkTotals) -> LinkQuality:
+    """Return how a link's light is now: as its modules measured it last, or as its newest block says."""
+    light = lights(km.desk).get(link)
+    if light is None or light.number < sums.told_by:
+        return LinkQuality(sums.error_rate, True if sums.told_by else None)
+    return LinkQuality(light.error_rate, light.distils)
 
 
 def totals(km: Km, link: str) -> LinkTotals:
@@ -42,7 +67,19 @@ def totals(km: Km, link: str) -> LinkTotals:
         known = reduce(lambda sums, block: _with(km, sums, block), _between(km, link, known.number, closed), known)
         kept.put(link, known)
     newer = km.blocks.values(f"{link}/", after=_key(link, known.number))
-    return reduce(lambda sums, block: _with(km, sums, block), newer, known)
+    sums = reduce(lambda sums, block: _with(km, sums, block), newer, known)
+    return msgspec.structs.replace(_less_losses(km, link, sums), summed=known.number)
+
+
+def _less_losses(km: Km, link: str, sums: LinkTotals) -> LinkTotals:
+    """Take off what was agreed here and written off since; what was allocated of it stays counted."""
+    lost = losses(km.desk).get(link) or LinkLosses()
+    return msgspec.structs.replace(
+        sums,
+        agreed_units=sums.agreed_units - lost.agreed_units,
+        lost_blocks=lost.blocks,
+        lost_units=lost.units,
+    )
 
 
 def _kept(km: Km) -> Collection[LinkTotals]:
@@ -58,8 +95,8 @@ def _between(km: Km, link: str, first: int, last: int) -> list[KeyBlock]:
 def _with(km: Km, sums: LinkTotals, block: KeyBlock) -> LinkTotals:
     counted = msgspec.structs.replace(sums, number=block.number, blocks=sums.blocks + 1)
     if block.state is BlockState.PENDING:
-        return msgspec.structs.replace(counted, pending=sums.pending + 1)
-    if block.state is BlockState.DISCARDED:
+        return msgspec.structs.replace(counted, pending=sums.pending + 1, pending_since=sums.pending_since or block.at)
+    if block.state is BlockState.DISCARDED and not block.withdrawn:
         return counted
     own = pool.half(km.desk.party, km.configuration.links[block.link], block.units)
     return msgspec.structs.replace(
@@ -68,6 +105,7 @@ def _with(km: Km, sums: LinkTotals, block: KeyBlock) -> LinkTotals:
         drawn_units=sums.drawn_units + block.own_mark - own.start,
         error_rate=_error_rate(block),
         bits_per_second=_rate(block),
+        told_by=block.number,
     )
 
 

@@ -18,8 +18,8 @@ from qsotn.service.http.health import Monitoring
 BACKLOG: Final = 1024
 
 
-def bound(address: str) -> socket.socket:
-    """Open a listening socket. Raises `UsageError` for an address that cannot be had."""
+def bound(address: str, where: str) -> socket.socket:
+    """Open a listening socket. Raises `UsageError` for an address that cannot be had; it stands in `where`."""
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio would leave Nagle's algorithm on for every connection it accepts (`proto` would be 0),
@@ -31,7 +31,7 @@ def bound(address: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise UsageError(f"[listen] {address}: this address cannot be listened on: {error.strerror}") from error
+        raise UsageError(f"{where}: {address} cannot be listened on: {error.strerror}") from error
     return listener
 
 
@@ -44,7 +44,7 @@ async def monitored(address: str, application: Monitoring) -> AsyncIterator[None
     config = uvicorn.Config(
         application, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
     )
-    async with served(config, bound(address)):
+    async with served(config, bound(address, "[listen] monitoring")):
         yield
 
 

@@ -2,7 +2,8 @@
 
 It asks for counts and identifiers, in pages, with the certificate of its own role. One look is bounded in time, in the
 questions under way at once, and in what it takes from one party. Who does not answer is told by name, with the reason;
-nobody waits for them. What a look brought is noted in one transaction (`parties.qkmp.Qkmp.note`).
+nobody waits for them. What a look brought is noted in one transaction (`parties.qkmp.Qkmp.note`), and then the key
+managers that answered are told how all links stand (`telling`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from qsotn.service.http.operations_keys import LineGenerations
 from qsotn.service.http.operations_km import LinkSupply, PoolSupply
 from qsotn.service.http.paging import LARGEST_PAGE, Page
 from qsotn.service.supervision_metrics import NetworkMetrics
+from qsotn.service.telling import Asked, Telling
 from qsotn.service.worker import Overloaded
 
 T = TypeVar("T")
@@ -40,13 +42,6 @@ MOST_PAGES: Final = 100
 LONGEST_ANSWER_S: Final = 5.0
 _OK: Final = 200
 _log = structlog.get_logger("supervision")
-
-
-class Asked(Protocol):
-    """A party as it is reached from here, as `adapters.transport.http.HttpPeer` is."""
-
-    async def ask(self, method: str, path: str, body: msgspec.Struct | None, expected: int) -> bytes:
-        """Return an answer's body. Raises `LineError`."""
 
 
 class Worker(Protocol):
@@ -85,6 +80,7 @@ class Supervision:
         self._metrics = metrics
         self._under_way = asyncio.Semaphore(AT_ONCE)
         self._silent: set[PartyId] = set()
+        self._telling = Telling(reach, section)
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -105,7 +101,12 @@ class Supervision:
             seen, span_us = await self._seen(), int(self._section.history_s * 1_000_000)
             await self._at_desk(lambda qkmp: qkmp.note(seen, self._limits, span_us))
             self._log_change(seen)
+            await self._tell(seen)
         self._metrics.take(*await self._at_desk(_known))
+
+    async def _tell(self, seen: Look) -> None:
+        sights = await self._at_desk(lambda qkmp: [one.sight(qkmp.desk.now) for one in link_views(qkmp)])
+        await self._telling.tell([one for one in seen.answered if role_of(one) is Role.KM], sights)
 
     async def _at_desk(self, act: Callable[[Qkmp], T]) -> T:
         def run(node: Node) -> T:
@@ -194,6 +195,9 @@ def _link(km: PartyId, told: LinkSupply) -> LinkReading:
         pending_blocks=told.pending_blocks,
         qber=told.qber,
         block_bits_s=told.block_bits_s,
+        distils=told.distils,
+        pending_s=told.pending_s,
+        lost_bits=told.lost_bits,
     )
 
 

@@ -40,7 +40,7 @@ class NetworkMetrics(Collector):
 
     def _of_links(self) -> Iterator[GaugeMetricFamily]:
         rate = GaugeMetricFamily("qsotn_link_rate_bits", "Secret bits a second a link has shown", labels=["link"])
-        qber = GaugeMetricFamily("qsotn_link_qber_ratio", "Error rate of a link's newest block", labels=["link"])
+        qber = GaugeMetricFamily("qsotn_link_qber_ratio", "Error rate that a link's light showed last", labels=["link"])
         up = GaugeMetricFamily("qsotn_link_up", "Whether keys may be expected of a link", labels=["link"])
         for one in self._links:
             rate.add_metric([one.link], one.rate_bits_s)
@@ -56,10 +56,20 @@ class NetworkMetrics(Collector):
         age = GaugeMetricFamily(
             "qsotn_link_sample_age_seconds", "Since one end of a link told of it", labels=["link", "km"]
         )
+        lost = GaugeMetricFamily(
+            "qsotn_link_lost_bits",
+            "Bits of a link that one end wrote off, as the other did not have them",
+            labels=["link", "km"],
+        )
+        waits = GaugeMetricFamily(
+            "qsotn_link_pending_seconds", "Since when a block waits at one end for the other", labels=["link", "km"]
+        )
         for one in (reading for link in self._links for reading in link.readings):
             bits.add_metric([one.link, one.km], one.available_bits)
             age.add_metric([one.link, one.km], self._age(one.at))
-        yield from (bits, age)
+            lost.add_metric([one.link, one.km], one.lost_bits)
+            waits.add_metric([one.link, one.km], one.pending_s)
+        yield from (bits, age, lost, waits)
 
     def _of_pools(self) -> Iterator[GaugeMetricFamily]:
         named = ["origin", "target", "series", "km"]

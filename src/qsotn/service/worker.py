@@ -218,7 +218,7 @@ class DeskWorker:
                 self._take(node, [job for job in jobs if isinstance(job, _Datagrams)])
             if arrived or (jobs and self._doorbell is not None) or time.monotonic() >= due:
                 due = time.monotonic() + self._idle(node)
-                self._hand_out(node, lambda: None)
+                self._hand_out(node)
 
     def _sleep(self, patience: float) -> bool:
         """With a doorbell, sleep on it while nothing waits; say whether frames arrived."""
@@ -283,12 +283,15 @@ class DeskWorker:
         else:
             self._hand_out(node, partial(_resolve_all, [(job.future, result)]))
 
-    def _hand_out(self, node: Node, finish: Callable[[], object]) -> None:
-        """Back to the event loop: results, and what is to be sent now that it is durable."""
+    def _hand_out(self, node: Node, finish: Callable[[], object] | None = None) -> None:
+        """Back to the event loop, if there is anything: results, and what is to be sent now that it is durable."""
         posted, mail, outlet = node.posted(), node.mail(), self._outlet
+        if finish is None and not posted and not mail:
+            return
 
         def in_loop() -> None:
-            finish()
+            if finish is not None:
+                finish()
             if outlet is not None:
                 outlet.posted(posted)
                 outlet.mail(mail)

@@ -69,7 +69,9 @@ SEARCHES = [
     statements.REMOVE, statements.FORGET, statements.EXPIRE_HELD, statements.EXPIRE_WAITING, statements.PUT_BACK,
     statements.RELEASE, statements.BATCH_BELOW, statements.SAME_BATCH, statements.PLACES_OF_NAMES,
     statements.REMOVE_NAMES, statements.READY_IN_POOL, statements.HELD_SINCE, statements.SERIES,
-    statements.EPOCH_OF_UNITS, statements.OPEN_UNITS,
+    statements.EPOCH_OF_UNITS, statements.OPEN_UNITS, statements.TAKES_IN, statements.OLD_BATCHES,
+    statements.FORGET_BATCHES, statements.FORGET_MARKS, statements.LOWEST_UNIT, statements.ANY_UNIT,
+    statements.FORGET_AUDIENCES, statements.ANY_DUE,
 ]  # fmt: skip
 
 

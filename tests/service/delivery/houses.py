@@ -15,10 +15,21 @@ from tests.service.delivery.memory_store import MemoryKeyStore, Place
 from qsotn.domain import PartyId, Secret
 from qsotn.errors import LineError, QsotnError
 from qsotn.keynetwork.delivery import Deposit, Pool
+from qsotn.keynetwork.throttle import ServiceClass
 from qsotn.service.delivery.assigned import Assigned
-from qsotn.service.delivery.assignments import ASSIGNMENTS, VOIDS, AssignmentRequest, Destination, FarEnd, VoidRequest
+from qsotn.service.delivery.assignments import (
+    ASSIGNMENTS,
+    STOCKS,
+    VOIDS,
+    AssignmentRequest,
+    Destination,
+    FarEnd,
+    StockQuestion,
+    VoidRequest,
+)
 from qsotn.service.delivery.desk import DeliveryDesk, Limits
 from qsotn.service.delivery.group import Group
+from qsotn.service.delivery.priorities import Priorities
 from qsotn.service.delivery.saes import Saes
 from qsotn.service.delivery.voids import Voids
 
@@ -67,7 +78,7 @@ class Wire:
     heard: list[bytes] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, body: msgspec.Struct | None, expected: int) -> bytes:
-        assert (method, expected) == ("POST", 200 if path == ASSIGNMENTS else 204)
+        assert (method, expected) == ("POST", 204 if path == VOIDS else 200)
         self.before(path)
         house = self.town.houses.get(self.target)
         if house is None:
@@ -87,6 +98,9 @@ class Wire:
         if path == ASSIGNMENTS:
             request = msgspec.json.decode(content, type=AssignmentRequest)
             return msgspec.json.encode(await house.assigned.assign(self.origin, request))
+        if path == STOCKS:
+            question = msgspec.json.decode(content, type=StockQuestion)
+            return msgspec.json.encode(await house.assigned.stock(self.origin, question))
         assert path == VOIDS
         await house.assigned.void(self.origin, msgspec.json.decode(content, type=VoidRequest))
         return b""
@@ -101,6 +115,11 @@ class Town:
     houses: dict[PartyId, House] = field(default_factory=dict)
     wires: dict[tuple[PartyId, PartyId], Wire] = field(default_factory=dict)
     drawn: int = 0
+    classes: tuple[ServiceClass, ...] = ()
+    of_class: dict[str, str] = field(default_factory=dict)
+    """SAEs that are not of the lowest class."""
+    mark: int = 0
+    """Below how many units a pool is low."""
 
     def wire(self, origin: PartyId, target: PartyId) -> Wire:
         return self.wires.setdefault((origin, target), Wire(self, origin, target))
@@ -108,13 +127,14 @@ class Town:
     async def open(self, party: PartyId, destinations: dict[PartyId, Destination] | None = None) -> House:
         group = Group(lambda: MemoryKeyStore(self.places[party]), 10_000)
         await group.start()
-        saes = Saes(party, HOMES)
+        saes = Saes(party, HOMES, self.of_class, self.classes[-1].name if self.classes else "")
         ways: dict[PartyId, Destination] = destinations or {
             other: self.wire(party, other) for other in CITIES if other != party
         }
         far_ends = {other: FarEnd(other, way) for other, way in ways.items()}
         voids = Voids(party, group, far_ends, self.clock)
-        desk = DeliveryDesk(saes, Limits(), group, far_ends, voids, self.clock)
+        priorities = Priorities(self.classes, saes, self.mark, self.clock) if self.classes else None
+        desk = DeliveryDesk(saes, Limits(), group, far_ends, voids, self.clock, priorities)
         house = House(party, group, Assigned(saes, group, self.clock, nothing_arrived), voids, desk, far_ends)
         self.houses[party] = house
         return house
@@ -139,9 +159,9 @@ class Town:
 
 
 @asynccontextmanager
-async def town(cities: Iterable[PartyId] = CITIES, units: int = 100) -> AsyncIterator[Town]:
+async def town(cities: Iterable[PartyId] = CITIES, units: int = 100, made: Town | None = None) -> AsyncIterator[Town]:
     """Open houses whose pools are full."""
-    made = Town()
+    made = made or Town()
     for city in cities:
         await made.open(city)
     for origin in list(made.houses):

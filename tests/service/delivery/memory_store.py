@@ -20,6 +20,7 @@ from qsotn.keynetwork.delivery import (
     Collect,
     Confirm,
     Deposit,
+    Forgotten,
     Operation,
     Pool,
     PoolCount,
@@ -180,6 +181,9 @@ class MemoryKeyStore:
 
     def provenance(self, _: str) -> bytes | None:
         return None
+
+    def forget(self, _: int) -> Forgotten:
+        return Forgotten(0, 0, 0, unfinished=False)
 
     def close(self) -> None:
         assert threading.get_ident() == self._thread

@@ -301,6 +301,29 @@ def test_a_far_end_that_holds_its_answer_back_is_given_up(monkeypatch: pytest.Mo
     run(story())
 
 
+@pytest.mark.parametrize("late_us", [ORPHANED_US // 2, ORPHANED_US])
+def test_keys_that_another_replica_may_take_for_nobodys_are_not_confirmed_any_more(late_us: int) -> None:
+    """A process that stood still between the far end's word and its own: others look for what is held for too long."""
+
+    async def story() -> None:
+        async with town() as here:
+
+            def stand_still(path: str) -> None:
+                here.clock.now += late_us if path == ASSIGNMENTS else 0
+
+            here.wire(JINAN, QINGDAO).after = stand_still
+            if late_us < ORPHANED_US:
+                assert await collect(here, "bob", keys := await reserve(here, ["bob"])) == keys
+                return
+            with pytest.raises(Refusal, match="does not answer"):
+                await reserve(here, ["bob"])
+            await here.houses[JINAN].voids.settle()
+            for end in (JINAN, QINGDAO):
+                assert (await count(here, end, JINAN, QINGDAO)).voided == 1
+
+    run(story())
+
+
 def test_what_the_far_end_has_not_got_is_given_to_nobody_here() -> None:
     async def story() -> None:
         async with town() as here:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from tests.links import use_up
 from tests.service.delivery.memory_store import Disk, MemoryKeyStore, Place
 from tests.service.desks import run
 from tests.service.http.driver import DirectWorker
@@ -110,6 +111,9 @@ def test_a_pool_of_two_saes_of_one_key_manager_is_filled_too(open_world: Callabl
 
 def test_a_pool_is_filled_again_only_when_a_part_of_it_is_gone(open_world: Callable[..., World]) -> None:
     world = open_world()
+    for link in LINKS:
+        deposit(world, link, 2)
+    world.settle()
 
     async def story() -> None:
         async with both(world) as (near, _):
@@ -201,8 +205,7 @@ def drain(world: World) -> None:
     """Take all that Jinan may still allocate."""
     with world.nodes[KM_A].desk() as km:
         for link in km.configuration.links:
-            units = km.available_bits(link) // 256
-            km.allocate(link, units, 256)
+            use_up(km, link)
 
 
 def test_a_supply_that_fails_on_its_way_is_not_repeated_at_once(open_world: Callable[..., World]) -> None:
@@ -228,7 +231,7 @@ def empty_the_relay(world: World) -> None:
     with world.nodes[KM_RELAY].desk() as km:
         for link, far in km.configuration.links.items():
             if far == KM_B:
-                km.allocate(link, km.available_bits(link) // 256, 256)
+                use_up(km, link)
 
 
 def test_after_an_older_copy_was_put_back_the_next_series_is_filled(open_world: Callable[..., World]) -> None:

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from qsotn.service.delivery.etsi014_counters import MethodCounters
+from qsotn.service.delivery.priorities import ClassCount
 from qsotn.service.delivery.sae_metrics import SaeMetrics
 
 
@@ -46,6 +47,18 @@ def test_what_saes_asked_is_told_by_method_and_status(registry: CollectorRegistr
         'qsotn_sae_least_seconds{method="enc_keys"} 0.125',
         'qsotn_sae_longest_seconds{method="-"} 0.0',
         'qsotn_sae_longest_seconds{method="enc_keys"} 0.5',
+    }
+
+
+def test_what_classes_were_given_and_refused_is_told(registry: CollectorRegistry) -> None:
+    counts = {"gold": ClassCount(given=7), "bronze": ClassCount()}
+    SaeMetrics(registry, MethodCounters(), counts)
+    counts["bronze"].refused += 2
+    assert scraped(registry) == {
+        'qsotn_sae_class_keys_total{class="gold"} 7.0',
+        'qsotn_sae_class_keys_total{class="bronze"} 0.0',
+        'qsotn_sae_class_refusals_total{class="gold"} 0.0',
+        'qsotn_sae_class_refusals_total{class="bronze"} 2.0',
     }
 
 

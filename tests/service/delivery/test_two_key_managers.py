@@ -26,9 +26,10 @@ from qsotn.adapters.transport.http import HttpPeer
 from qsotn.crypto.vault import Vault
 from qsotn.domain import PartyId, Role, Secret
 from qsotn.errors import LineError, Refusal
-from qsotn.keynetwork.delivery import Collect, Deposit, KeyStore
+from qsotn.keynetwork.delivery import Collect, Deposit, KeyStore, Pool, key_id
 from qsotn.service.delivery.assigned import Assigned
 from qsotn.service.delivery.assignments import Assignment, FarEnd, Named
+from qsotn.service.delivery.comparing import Comparing
 from qsotn.service.delivery.desk import DeliveryDesk, Limits
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.saes import Saes
@@ -40,6 +41,8 @@ from qsotn.service.listeners import served
 JINAN, QINGDAO = PartyId("km/jinan"), PartyId("km/qingdao")
 HOMES = {"alice": JINAN, "bob": QINGDAO, "bert": QINGDAO}
 NOW_US = 1_780_000_000_000_000
+FOREIGN = "11111111-2222-4333-8444-555555555555"
+"""A key ID that another operator chose."""
 
 
 @dataclass
@@ -194,6 +197,24 @@ WRONG = [
     (Assignment(2, (0,), 256, "alice", ("bob",)), "KEYS_NOT_FOUND", "not found"),
     (Assignment(1, (0, 999), 256, "alice", ("bob",)), "KEYS_NOT_FOUND", "not found"),
     (Assignment(1, (0,), 256, "alice", ("bob",), (bytes(32),)), "BAD_REQUEST", "do not go with 1 pads"),
+    (Assignment(1, (0,), 256, "alice", ("bob",), foreign=(FOREIGN,)), "BAD_REQUEST", "do not go with 1 pads"),
+    (
+        Assignment(1, (0, 1), 256, "alice", ("bob",), (bytes(32),) * 2, foreign=(FOREIGN,) * 2),
+        "BAD_REQUEST",
+        "named twice",
+    ),
+    (
+        Assignment(1, (0,), 256, "alice", ("bob",), (bytes(32),), Named(QINGDAO, 1, (5,)), (FOREIGN,)),
+        "BAD_REQUEST",
+        "not of both",
+    ),
+    (
+        Assignment(
+            1, (0,), 256, "alice", ("bob",), (bytes(32),), foreign=(key_id(Pool(JINAN, QINGDAO, 1).tag, 1 << 40),)
+        ),
+        "KEY_REUSED",
+        "a key of this network has one of these IDs",
+    ),
     (
         Assignment(1, (0,), 256, "alice", ("bob",), (bytes(31),), Named(QINGDAO, 1, (5,))),
         "BAD_REQUEST",
@@ -235,6 +256,23 @@ def test_nobody_can_void_or_assign_units_of_another_origin(tmp_path: Path) -> No
             assert count.voided == 0
             taken: Any = await both.far.desk.collect("bob", "alice", [given[0].key_id])
             assert bits(taken) == bits(given)
+
+    run(story())
+
+
+def test_a_pool_that_the_far_end_has_lost_is_promised_to_nobody_once_the_two_were_compared(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with pair(tmp_path) as both:
+            await exchange(both)
+            comparing = Comparing(JINAN, both.near.group, {QINGDAO: both.near.far_end}, both.near.desk.end_lost)
+            await comparing.compare()
+            assert (await both.near.desk.offer("alice", "bob")).stored_keys == 199
+            lost = Pool(JINAN, QINGDAO, 1)
+            await both.far.group.call(lambda store: store.end_pool(lost))
+            await comparing.compare()
+            assert (await both.near.desk.offer("alice", "bob")).stored_keys == 0
+            assert (await both.near.desk.pool(QINGDAO)).series == 2
+            assert (await both.near.group.call(lambda store: store.count(lost))).burned == 199
 
     run(story())
 

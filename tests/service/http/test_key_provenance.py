@@ -19,10 +19,11 @@ from tests.world import World
 from qsotn.adapters.keystore import open_key_store
 from qsotn.app.province import KM_A, KM_B, KM_RELAY, LINK_A, LINK_B
 from qsotn.crypto.vault import Vault
-from qsotn.domain import Secret
+from qsotn.domain import KeyId, Secret
 from qsotn.keynetwork import provenance
 from qsotn.keynetwork.delivery import Deposit, KeyStore, Reserve
 from qsotn.keynetwork.relay import Mode
+from qsotn.service.delivery.passing_on import ForeignPart
 
 KEY_ID = "f02d0743-5956-43e3-9aec-35e959c5fdbd"
 WAY = [KM_A, KM_RELAY, KM_B]
@@ -57,6 +58,27 @@ def kept(folder: Path, deposit: Deposit) -> tuple[KeyStore, str]:
     given = store.apply([deposit, Reserve(POOL, "alice", ("bob",), 2, 512, STARTED_AT)])
     assert not given.refused
     return store, given.done[1][1].key_id
+
+
+def test_of_a_key_of_another_operator_the_way_from_the_border_on_is_shown_and_whose_it_is(world: World) -> None:
+    encoded, theirs = supplied(world, Mode.ONE_TIME_PAD)[KM_B].provenance, "11111111-2222-4333-8444-555555555555"
+
+    async def provenance_of(wanted: str) -> bytes | None:
+        return encoded if wanted == KEY_ID else None
+
+    async def foreign(wanted: str) -> ForeignPart | None:
+        return ForeignPart("border.west", KM_B, KeyId(KEY_ID)) if wanted == theirs else None
+
+    deployment = replace(DEPLOYMENT, provenance=provenance_of, foreign=foreign)
+    client = Client(application_of(world, KM_B, deployment=deployment))
+    told = client("GET", f"/operations/v1/keys/{theirs}/provenance").json()
+    assert (told["key_id"], told["foreign"], told["verified"], told["paths"]) == (theirs, "border.west", True, [WAY])
+    assert told["account"].startswith(
+        f"key {theirs} came from border.west to {KM_B}, and went on under the one-time pad"
+    )
+    assert KEY_ID in told["account"]
+    assert client("GET", f"/operations/v1/keys/{KEY_ID}/provenance").json()["foreign"] == ""
+    assert client("GET", "/operations/v1/keys/99999999-2222-4333-8444-555555555555/provenance").status == 404
 
 
 @pytest.mark.parametrize("mode", list(Mode))

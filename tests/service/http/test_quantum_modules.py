@@ -70,6 +70,7 @@ ASKED: dict[str, tuple[str, str, Any]] = {
     "first keys": ("PUT", "/first-keys", first_keys(KEYS)),
     "an exchange": ("POST", "/exchanges", {"number": 1}),
     "a block": ("POST", "/blocks", block(1)),
+    "a measurement": ("PUT", "/measurement", {"error_rate": 0.02, "distils": True}),
 }
 
 

@@ -50,14 +50,14 @@ OPERATIONS: Final = {
     ),
     "pmp": "GET registrations, GET reservations",
     "qssp": "GET key-files, GET services, GET lines/{line}/generations, GET generations",
-    "km": "GET links, GET links/{link}/blocks, GET pools, GET keys/{key_id}/provenance",
+    "km": "GET links, GET links/{link}/blocks, GET pools, GET streams, GET keys/{key_id}/provenance",
     "qkmp": (
         "GET synchronisations, GET network, GET network/pools, GET network/lines, GET network/forecast,"
-        " GET network/alarms, POST network/admission"
+        " GET network/rates, GET network/alarms, POST network/admission"
     ),
     "cpe": "GET line, GET binding",
 }
-SUPERVISED: Final = {"qssp": ("generations",), "km": ("links", "pools")}
+SUPERVISED: Final = {"qssp": ("generations",), "km": ("links", "pools", "streams")}
 """What the QKMP may read beside the operator: counts and key IDs."""
 
 
@@ -74,9 +74,10 @@ def expected(host: str) -> dict[str, set[str]]:
             method, path = behind.split(" ")
             routes[f"{method} /{interface}/v1{path}"] = set(visitors.split())
     if host == "km":
-        paths = ("GET ", "PUT /first-keys", "POST /exchanges", "POST /blocks")
+        paths = ("GET ", "PUT /first-keys", "POST /exchanges", "POST /blocks", "PUT /measurement")
+        routes["PUT /operations/v1/network/links"] = {"qkmp"}
         routes |= {path.replace(" ", " /kq/v1/links/{link}"): {"qkd"} for path in paths}
-        routes |= {"POST /kx/v1/assignments": {"km"}, "POST /kx/v1/voids": {"km"}}
+        routes |= {"POST /kx/v1/assignments": {"km"}, "POST /kx/v1/voids": {"km"}, "POST /kx/v1/stocks": {"km"}}
         routes |= {f"POST /kx/v1/streams/{asked}": {"km"} for asked in ("connect", "locate", "leave")}
     if host == "pmp":
         routes |= {"GET /ax/v1/mailbox": {"cpe"}, "POST /ax/v1/mailbox/receipts": {"cpe"}}

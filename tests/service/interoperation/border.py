@@ -20,6 +20,7 @@ from qsotn.service.interoperation.etsi020 import Etsi020
 from qsotn.service.interoperation.etsi020_client import Courier
 from qsotn.service.interoperation.gateway import Gateway
 from qsotn.service.interoperation.operators import Operator, Operators
+from qsotn.service.interoperation.relaying import Onward, Relaying
 from qsotn.service.interoperation.reply import Reply
 
 T = TypeVar("T")
@@ -132,6 +133,7 @@ class Border:
         self.vault = Vault(Secret(hashlib.sha256(own.encode()).digest()), self.entropy)
         self.wire: Wire
         self.patience_s = 5.0
+        self.onward: Onward | None = None
 
     @property
     def path(self) -> Path:
@@ -151,8 +153,17 @@ class Border:
         self.gateway = Gateway(
             self.network, self.operators, self.saes, self.store, self.clock, self.courier.nudge, self.patience_s
         )
+        self.relaying = None
+        if self.onward is not None:
+            self.relaying = Relaying(self.onward, self.saes, self.store, self.clock, self.courier.nudge)
         self.interface = Etsi020(
-            self.operators, self.saes, self.store, self.clock, self.courier.nudge, self.gateway.settled
+            self.operators,
+            self.saes,
+            self.store,
+            self.clock,
+            self.courier.nudge,
+            self.gateway.settled,
+            self.relaying,
         )
         await self.gateway.recover()
         self.task = asyncio.create_task(self.courier.run())

@@ -20,6 +20,7 @@ from qsotn.service.interoperation import etsi020_messages as form
 from qsotn.service.interoperation import sent
 from qsotn.service.interoperation.border_store import BorderStore
 from qsotn.service.interoperation.operators import Operator, callback_path
+from qsotn.service.interoperation.reply import Reply
 from qsotn.service.interoperation.sent import Sending
 
 KEY_ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -32,15 +33,22 @@ def borders(tmp_path: Path) -> Borders:
     return Borders(tmp_path)
 
 
+CALLBACK = "https://km-east.example/kmapi/v1/ext_keys/ack"
+
+
 def transfer(*key_ids: str, value: bytes = VALUE, **members: Any) -> bytes:
+    """A member that is None is left out."""
     keys = [{"key_id": key_id, "value": base64.b64encode(value).decode()} for key_id in key_ids or (KEY_ID,)]
-    document = {"keys": keys, "initiator_sae_id": ALICE, "target_sae_ids": [BOB], **members}
-    return json.dumps(document).encode()
+    return written({"keys": keys, **members})
 
 
 def void(*key_ids: str, **members: Any) -> bytes:
-    document = {"key_ids": list(key_ids), "initiator_sae_id": ALICE, "target_sae_ids": [BOB], **members}
-    return json.dumps(document).encode()
+    return written({"key_ids": list(key_ids), **members})
+
+
+def written(members: dict[str, Any]) -> bytes:
+    whole = {"initiator_sae_id": ALICE, "target_sae_ids": [BOB], "ack_callback_url": CALLBACK, **members}
+    return json.dumps({name: value for name, value in whole.items() if value is not None}).encode()
 
 
 def acks(wire: Wire) -> list[tuple[str, list[str]]]:
@@ -92,7 +100,10 @@ def test_the_versions_are_told(borders: Borders) -> None:
     async def story() -> None:
         async with borders:
             reply = await borders.west.ask(EAST, "GET", form.VERSIONS)
-            assert (reply.status, json.loads(reply.body)) == (200, {"versions": ["v1"]})
+            assert (reply.status, json.loads(reply.body)) == (
+                200,
+                {"versions": ["v1"], "capabilities": ["synchronous_mode"]},
+            )
 
     run(story())
 
@@ -157,8 +168,8 @@ def test_the_same_key_again_is_acknowledged_again_and_another_value_is_refused(b
             await borders.settle(lambda: acknowledged(borders, 2))
             assert acks(borders.west.wire) == [("relayed", [KEY_ID.upper()])] * 2
             other = await borders.west.ask(EAST, "POST", form.EXT_KEYS, transfer(OTHER_ID, KEY_ID, value=bytes(32)))
-            assert (other.status, json.loads(other.body)["code"]) == (400, "KEY_REUSED")
-            assert other.content_type == "application/problem+json"
+            assert (other.status, other.content_type) == (400, "application/json")
+            assert set(json.loads(other.body)["details"]) == {"key_id_reused"}
             (found,) = await borders.west.gateway.collect(BOB, ALICE, [KeyId(KEY_ID)])
             assert found.key.reveal() == VALUE
             with pytest.raises(Refusal, match="KEYS_NOT_FOUND"):  # nothing of the refused request was kept
@@ -426,7 +437,13 @@ def test_keys_that_nobody_collects_expire(borders: Borders) -> None:
         (transfer(value=bytes(1025)), "8200 bits"),
         (transfer(keys=[]), "length >= 1"),
         (transfer(keys=[{"key_id": KEY_ID, "value": "no base64!"}]), "not of the expected form"),
-        (transfer(extension_mandatory={"E9_hurry": 1}), "E9_hurry"),
+        (transfer(extension_optional={}), "0 members"),
+        (transfer(extension_optional={"hurry": 1}), "expected E, a private enterprise number"),
+        (transfer(extension_mandatory={"E9_hurry": 1, "EX_hurry": 1}), "expected E, a private enterprise number"),
+        (transfer(target_sae_ids=["b" * 65]), "length <= 64"),
+        (transfer(target_sae_ids=["a bank"]), "matching regex"),
+        (transfer(initiator_sae_id="bank\n"), "matching regex"),
+        (transfer(extension={"E9_hurry": 1}), "unknown field"),
         (transfer(ack_calback_url="https://km-east.example/x"), "unknown field"),
         (transfer(ack_callback_url="https://localhost/x"), "configured origin"),
         (transfer()[:-1] + b', "keys": []}', "not of the expected form"),
@@ -440,7 +457,8 @@ def test_what_is_not_in_order_is_refused_before_anything_is_kept(borders: Border
             assert reply.status == 400
             problem = json.loads(reply.body)
             assert said in problem["detail"]
-            assert {"type", "title", "status", "detail"} <= set(problem)
+            assert problem["type"].startswith("https://qkd.etsi.org/gs020-interop-kms/")
+            assert (problem["status"], list(problem["details"].values())) == (400, [problem["detail"]])
             assert base64.b64encode(VALUE) not in reply.body
             await asyncio.sleep(0.01)
             assert not borders.west.wire.said
@@ -451,10 +469,96 @@ def test_what_is_not_in_order_is_refused_before_anything_is_kept(borders: Border
     run(story())
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "detail"),
+    [
+        (form.EXT_KEYS, transfer(extension_mandatory={"E9_a": 1}), 503, "unsupported-mandatory-extension", "E9_a"),
+        (form.EXT_KEYS, transfer(target_sae_ids=[CAROL]), 400, "key-routing-error", "not attached"),
+        (form.EXT_KEYS, transfer(target_sae_ids=["x"]), 400, "key-routing-error", "no SAE x"),
+        (form.VOID, void(), 400, "no-key-ids-or-confirmation", "all_confirmation must be true"),
+        (form.VOID, void(key_ids=None), 400, "invalid-parameter", "missing required field"),
+        (form.VOID, void(KEY_ID, extension_optional={"E9_a": 1}), 400, "invalid-parameter", "unknown field"),
+        (form.VOID, void(KEY_ID, extension={"a": 1}), 400, "invalid-parameter", "extension 'a'"),
+    ],
+)
+def test_errors_have_the_types_and_statuses_of_the_standard(
+    borders: Borders, path: str, body: bytes, status: int, kind: str, detail: str
+) -> None:
+    async def story() -> None:
+        async with borders:
+            reply = await borders.west.ask(EAST, "POST", path, body)
+            problem = json.loads(reply.body)
+            assert (reply.status, problem["type"].rpartition("/")[2]) == (status, kind)
+            (told,) = problem["details"].values()
+            assert detail in told
+
+    run(story())
+
+
+def test_without_a_callback_the_answer_is_the_acknowledgement(borders: Borders) -> None:
+    async def asked(path: str, body: bytes) -> list[tuple[str, list[str]]]:
+        reply = await borders.west.ask(EAST, "POST", path, body)
+        assert reply.status == 200
+        return [
+            (one["ack_status"], [key["key_id"] for key in one["key_id_container"]]) for one in json.loads(reply.body)
+        ]
+
+    async def story() -> None:
+        async with borders:
+            assert await asked(form.EXT_KEYS, transfer(KEY_ID, OTHER_ID, ack_callback_url=None)) == [
+                ("relayed", [KEY_ID, OTHER_ID])
+            ]
+            (found,) = await borders.west.gateway.collect(BOB, ALICE, [KeyId(KEY_ID)])
+            assert found.key.reveal() == VALUE
+            assert await asked(form.VOID, void(KEY_ID, OTHER_ID, ack_callback_url=None)) == [
+                ("failed to void", [KEY_ID]),
+                ("voided", [OTHER_ID]),
+            ]
+            await asyncio.sleep(0.01)
+            assert not borders.west.wire.said, "nothing is acknowledged a second time"
+
+    run(story())
+
+
+def test_an_operator_that_answers_that_it_takes_no_such_request_may_have_taken_it_and_keys_are_void(
+    borders: Borders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with borders:
+            answers = borders.west.interface.answer
+
+            async def strange(peer: str, method: str, path: str, body: bytes) -> Reply:
+                reply = await answers(peer, method, path, body)
+                return Reply(415) if path == form.EXT_KEYS else reply
+
+            monkeypatch.setattr(borders.west.interface, "answer", strange)
+            # The acknowledgement of the keys is lost, or it would settle what the answer has not.
+            borders.west.wire.lost = lambda _, said: "request" if said == 1 else None
+            with pytest.raises(Refusal, match="OPERATOR_REFUSED"):
+                await _reserve(borders)
+            (key_id,) = borders.east.network.given
+            await borders.settle(lambda: _is(borders, key_id, Sending.VOIDED))
+            with pytest.raises(Refusal, match="KEYS_NOT_FOUND"):
+                await borders.west.gateway.collect(BOB, ALICE, [key_id])
+
+    run(story())
+
+
+def test_an_sae_that_cannot_be_named_to_others_gets_no_keys_with_theirs(borders: Borders) -> None:
+    async def story() -> None:
+        async with borders:
+            borders.east.saes._homes["a bank"] = EAST
+            with pytest.raises(Refusal, match="BAD_REQUEST: SAE 'a bank' cannot be named to other operators"):
+                await borders.east.gateway.reserve("a bank", [BOB], 1, 256)
+            assert borders.east.network.given == []
+
+    run(story())
+
+
 def test_an_optional_extension_is_no_reason_to_refuse(borders: Borders) -> None:
     async def story() -> None:
         async with borders:
-            body = transfer(extension_optional={"E9_hurry": {"deep": [1]}}, extension_mandatory={})
+            body = transfer(extension_optional={"E9_hurry": {"deep": [1]}})
             assert (await borders.west.ask(EAST, "POST", form.EXT_KEYS, body)).status == 202
 
     run(story())
@@ -516,10 +620,10 @@ def test_a_callback_to_any_other_place_than_the_operators_own_is_refused(url: st
     [
         ("https://km-east.example/kmapi/v1/ext_keys/ack", "/kmapi/v1/ext_keys/ack"),
         ("https://KM-East.example:443/elsewhere", "/elsewhere"),
-        (None, "/kmapi/v1/ext_keys/ack"),
+        (None, None),
     ],
 )
-def test_a_callback_at_the_operators_own_origin_is_taken(url: str | None, path: str) -> None:
+def test_a_callback_at_the_operators_own_origin_is_taken(url: str | None, path: str | None) -> None:
     assert callback_path(Operator(EAST, "https://km-east.example/", frozenset()), url) == path
 
 
@@ -537,7 +641,8 @@ def test_an_acknowledgement_of_somebody_else_or_for_others_changes_nothing(borde
                 assert (await borders.east.ask(WEST, "POST", form.ACK, body)).status == 200
                 assert not reserving.done()
                 assert await _is(borders, key_id, Sending.SENDING)
-            for body in (b"[]", b"{}", b'[{"ack_status": "perhaps"}]'):
+            assert (await borders.east.ask(WEST, "POST", form.ACK, b"[]")).status == 200, "nothing is acknowledged"
+            for body in (b"{}", b'[{"ack_status": "perhaps"}]'):
                 assert (await borders.east.ask(WEST, "POST", form.ACK, body)).status == 400
             reserving.cancel()
             await asyncio.gather(reserving, return_exceptions=True)

@@ -37,6 +37,7 @@ from qsotn.service.interoperation.serving import listen, standard_context
 
 STRANGER = "km/stranger"
 HOMES = {ALICE: EAST, BOB: WEST}
+TYPES = "https://qkd.etsi.org/gs020-interop-kms/"
 
 
 class Authority:
@@ -74,6 +75,17 @@ class Authority:
         path = self.folder / f"{name.replace('/', '-')}.pem"
         path.write_bytes(signed.public_bytes(Encoding.PEM))
         path.with_suffix(".key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    def revocation_list(self, number: int, *revoked: str) -> bytes:
+        """A list in PEM of those whom it names, by the certificates that they had last."""
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(_named(self.name)).last_update(now)
+        builder = builder.next_update(now + dt.timedelta(hours=1)).add_extension(x509.CRLNumber(number), critical=False)
+        for name in revoked:
+            certificate = x509.load_pem_x509_certificate((self.folder / f"{name}.pem").read_bytes())
+            entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
 
     def context(self, name: str, *, server: bool) -> ssl.SSLContext:
         path = self.folder / f"{name.replace('/', '-')}.pem"
@@ -237,9 +249,12 @@ def test_what_http_itself_refuses_is_a_problem_document_too(authority: Authority
                 session.get(f"{east.url}/kmapi/versions?any=1") as answer,
                 session.get(f"{east.url}/nothing") as nothing,
             ):
-                assert (answer.status, await answer.json()) == (200, {"versions": ["v1"]})
+                assert (answer.status, await answer.json()) == (
+                    200,
+                    {"versions": ["v1"], "capabilities": ["synchronous_mode"]},
+                )
                 problem = await nothing.json(content_type=None)
-                assert (problem["status"], problem["type"]) == (404, "about:blank")
+                assert (problem["status"], problem["type"]) == (404, f"{TYPES}no-such-resource")
 
     run(story())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.service.delivery import test_two_key_managers as foreign_operator
 from tests.service.interoperation.border import run, seeded
 from tests.service.interoperation.installed import (
@@ -49,13 +52,16 @@ from qsotn.service.delivery import etsi014
 from qsotn.service.delivery.assignments import Named
 from qsotn.service.delivery.etsi014_identity import sae_of, standard_server_context
 from qsotn.service.host import Host
+from qsotn.service.interoperation import border_server, gateway
 from qsotn.service.interoperation import etsi020_messages as form
-from qsotn.service.interoperation import gateway
 from qsotn.service.interoperation.border_store import BorderStore
+from qsotn.service.interoperation.configuration import StreamsSection
 from qsotn.service.interoperation.etsi004_client import StreamClient
-from qsotn.service.interoperation.etsi004_messages import CONNECT, Connect, QoS, Status
+from qsotn.service.interoperation.etsi004_messages import CONNECT, Connect, QoS, Status, StreamReport
+from qsotn.service.interoperation.etsi020_client import HttpLine
 from qsotn.service.interoperation.forwarding import Forwarding
 from qsotn.service.interoperation.ingestion import Register
+from qsotn.service.interoperation.operators import Operator
 from qsotn.service.interoperation.sent import Sending
 from qsotn.service.link_keys import LinkStatus
 from qsotn.service.source_config import load_sources
@@ -177,6 +183,84 @@ def test_keys_cross_the_border_in_both_directions_and_for_a_master_at_another_ke
     run(story())
 
 
+def test_keys_of_another_operator_go_on_to_an_sae_at_a_key_manager_behind_the_border(
+    state: Path, authority: Authority
+) -> None:
+    async def story() -> None:
+        both = Operators(state, authority)
+        async with contextlib.AsyncExitStack() as stack:
+            jinan, qingdao, weifang = [
+                await stack.enter_async_context(hosted(one)) for one in (both.jinan, both.qingdao, both.weifang)
+            ]
+            anna = await stack.enter_async_context(asking(state, ANNA, both.qingdao))
+            wanda = await stack.enter_async_context(both.wanda())
+            pool = await supply(jinan, qingdao)
+            await supply(weifang, weifang)
+            for size in (256, 512):
+                given = await wanda.enc_keys(ANNA, 3, size)
+                key_ids = [key.key_id for key in given]
+                again = [await anna.dec_keys(WANDA, key_ids, size) for _ in range(2)]
+                assert bits(again[0]) == bits(again[1]) == bits(given)
+                with pytest.raises(Refusal, match="not found"):
+                    await anna.dec_keys(WANDA, key_ids[:1], size)
+            ends = [(await delivery_of(host).pools())[pool] for host in (jinan, qingdao)]
+            assert [end.delivered for end in ends] == [3 + 6, 3 + 6], "each key took its own length of the pool"
+            assert [end.waiting + end.voided for end in ends] == [0, 0]
+            found = await delivery_of(jinan).foreign(given[0].key_id)
+            assert found is not None
+            assert found.operator == WEST_BORDER
+            assert parse_key_id(found.pad) is not None
+
+    run(story())
+
+
+def test_keys_that_go_on_do_so_once_there_are_pads_and_are_withdrawn_when_their_operator_says_so(
+    state: Path, authority: Authority
+) -> None:
+    key_id = "11111111-2222-4333-8444-555555555555"
+
+    async def story() -> None:
+        both = Operators(state, authority)
+        assert both.jinan.border is not None
+        origin = both.jinan.border.own_url
+        connector = aiohttp.TCPConnector(ssl=authority.context(WEST_BORDER, server=False))
+
+        async def told(path: str, **members: Any) -> tuple[int, Any]:
+            whole = {"initiator_sae_id": WANDA, "target_sae_ids": [ANNA], **members}
+            async with session.post(f"{origin}{path}", json=whole) as answer:
+                return answer.status, await answer.json()
+
+        async with (
+            hosted(both.jinan) as jinan,
+            hosted(both.qingdao) as qingdao,
+            asking(state, ANNA, both.qingdao) as anna,
+            aiohttp.ClientSession(connector=connector) as session,
+        ):
+            keys = [{"key_id": key_id, "value": "wHHVxRwDJs3/bXd38GHP3oe4svTuRpZS0yCC7x4Ly+s="}]
+            status, problem = await told(form.EXT_KEYS, keys=keys)
+            assert (status, problem["title"]) == (503, "server side general error"), "no pad is ready yet"
+            await supply(jinan, qingdao)
+            status, acks = await told(form.EXT_KEYS, keys=keys)
+            assert (status, acks[0]["ack_status"]) == (200, "relayed")
+            status, acks = await told(form.VOID, key_ids=[key_id])
+            assert (status, acks[0]["ack_status"]) == (200, "failed to void")
+
+            async def gone() -> bool:
+                return sum(count.voided for count in (await delivery_of(qingdao).pools()).values()) > 0
+
+            await until(gone)
+            with pytest.raises(Refusal, match="not found"):
+                await anna.dec_keys(WANDA, [KeyId(key_id)], 256)
+
+            await supply(qingdao, qingdao)
+            (own,) = await delivery_of(qingdao).desk.reserve(ANNA, [ANNA], 1, 256)
+            keys = [{"key_id": own.key_id, "value": "wHHVxRwDJs3/bXd38GHP3oe4svTuRpZS0yCC7x4Ly+s="}]
+            status, acks = await told(form.EXT_KEYS, keys=keys)
+            assert (status, acks[0]["ack_status"]) == (200, "failed"), "no operator takes the place of a key of ours"
+
+    run(story())
+
+
 def named(key_id: KeyId) -> Named:
     """A key of Qingdao's first pool towards Jinan, as the two key managers call it."""
     parsed = parse_key_id(key_id)
@@ -231,24 +315,68 @@ async def voided(host: Host, pool: Any) -> int:
     return (await delivery_of(host).pools())[pool].voided
 
 
-def test_what_the_border_refuses_is_a_problem_document_by_its_media_type(state: Path, authority: Authority) -> None:
+def test_what_the_border_refuses_is_json_of_the_standards_form(state: Path, authority: Authority) -> None:
     async def story() -> None:
         both = Operators(state, authority)
         assert both.jinan.border is not None
         connector = aiohttp.TCPConnector(ssl=authority.context(WEST_BORDER, server=False))
         async with hosted(both.jinan), aiohttp.ClientSession(connector=connector) as session:
-            for method, path, status, kind in (
-                ("GET", form.VERSIONS, 200, "application/json"),
-                ("POST", form.EXT_KEYS, 400, "application/problem+json"),
-                ("GET", "/nothing", 404, "application/problem+json"),
+            for method, path, body, status in (
+                ("GET", form.VERSIONS, b"", 200),
+                ("POST", form.EXT_KEYS, b"", 400),
+                ("GET", "/nothing", b"", 404),
+                ("POST", form.ACK, bytes(600 * 1024), 413),
             ):
-                async with session.request(method, f"{both.jinan.border.own_url}{path}", data=b"") as answer:
-                    assert (answer.status, answer.content_type) == (status, kind)
+                async with session.request(method, f"{both.jinan.border.own_url}{path}", data=body) as answer:
+                    assert (answer.status, answer.content_type) == (status, "application/json")
+                    told = await answer.json()
+                    assert status == 200 or told["status"] == status, told
+                    assert status == 200 or set(told) == {"type", "status", "title", "detail", "details"}
 
     run(story())
 
 
+def test_a_revoked_operator_is_refused_on_its_open_connection_without_a_restart(
+    state: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(border_server, "RELOAD_S", 0.02)
+    listed = authority.folder / "operators.crl"
+    listed.write_bytes(authority.revocation_list(1))
+
+    async def story() -> None:
+        both = Operators(state, authority)
+        assert both.jinan.border is not None
+        section = msgspec.structs.replace(both.jinan.border, authority_list=listed)
+        line = HttpLine(
+            Operator("east", section.own_url, frozenset()), partial(authority.context, WEST_BORDER, server=False)
+        )
+        async with hosted(msgspec.structs.replace(both.jinan, border=section)):
+            assert await line.post(form.ACK, b"[]") == 200
+            listed.write_bytes(authority.revocation_list(2, WEST_BORDER))
+
+            async def refused() -> bool:
+                try:
+                    await line.post(form.ACK, b"[]")
+                except LineError:
+                    return True
+                return False
+
+            await until(refused)
+        await line.close()
+
+    with capture_logs() as lines:
+        run(story())
+    (told,) = [line for line in lines if line["event"] == "an operator is refused"]
+    assert f"CN={WEST_BORDER} is revoked" in told["reason"]
+
+
 # --- ETSI GS QKD 004 --------------------------------------------------------------------------------------------------
+
+
+def reported(host: Host) -> Sequence[StreamReport]:
+    streams = delivery_of(host).streams
+    assert streams is not None
+    return streams.reports()
 
 
 def with_streams(state: Path, party: Any) -> ServiceConfiguration:
@@ -277,7 +405,12 @@ def test_two_applications_take_a_stream_whose_rate_is_what_their_pool_gains(stat
             opened = await alice.open_connect(ALICE, ANNA, QoS(32, timeout=4000))
             assert (opened.status, opened.qos.max_bps > 1000) == (Status.PEER_NOT_CONNECTED, True)
             assert opened.stream is not None
+            (before,) = reported(jinan)
+            assert (before.stream, before.qos, before.connected) == (opened.stream, opened.qos, False)
             assert (await anna.open_connect(ALICE, ANNA, QoS(32), opened.stream)).status is Status.SUCCESSFUL
+            (report,) = reported(jinan)
+            assert (report.source, report.destination, report.km, report.connected) == (ALICE, ANNA, QINGDAO, True)
+            assert reported(qingdao) == [], "a stream is reported by whom it belongs to"
             for index in (0, 1):
                 ours, theirs = [await one.get_key(opened.stream, index) for one in (alice, anna)]
                 assert ours == theirs
@@ -288,6 +421,20 @@ def test_two_applications_take_a_stream_whose_rate_is_what_their_pool_gains(stat
                 await by_alice.ask("POST", CONNECT, Connect(opened.stream, ALICE), 200)
 
     run(story())
+
+
+@pytest.mark.parametrize("table", ["delivery", "streams", "border"])
+def test_an_address_that_is_taken_is_named_with_the_table_that_has_it(
+    state: Path, authority: Authority, table: str
+) -> None:
+    whole = configured(state, JINAN, border(authority, (EAST_BORDER, free_address()), (WEST_BORDER, "h:1"), WANDA))
+    whole = msgspec.structs.replace(whole, streams=StreamsSection(free_address()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        section = msgspec.structs.replace(getattr(whole, table), address=address)
+        told = rf"\[{table}\] address: {address} cannot be listened on: Address already in use"
+        with pytest.raises(UsageError, match=told):
+            asyncio.run(Host(msgspec.structs.replace(whole, **{table: section})).serve())
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------

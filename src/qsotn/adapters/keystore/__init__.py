@@ -1,7 +1,7 @@
 """Where ready keys lie: `sqlite` (a file of its own) or `postgres` (tables of its own in the party's schema).
 
 Read `ledger` first (what holds), then `work`, then the operations: `depositing`, `reserving`, `assigning`,
-`collecting`, `sweeping`. What a dialect does by itself is in `statements.Tables`.
+`collecting`, `sweeping`; and `forgetting`. What a dialect does by itself is in `statements.Tables`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from qsotn.adapters.keystore.ledger import KeyLedger
+from qsotn.adapters.keystore.opening import StaleStore
 from qsotn.adapters.keystore.statements import Tables
 from qsotn.adapters.keystore.work import Times
 from qsotn.crypto.vault import Vault
 from qsotn.domain import Entropy, PartyId
 from qsotn.errors import UsageError
 
-__all__ = ["KeyLedger", "Times", "open_key_store"]
+__all__ = ["KeyLedger", "StaleStore", "Times", "open_key_store"]
 SOLE_REPLICA = "1"
 
 
@@ -36,11 +37,16 @@ def open_key_store(
     witnesses; the replicas of a party share it, and each has a name (`replica`) of its own that it keeps. `discard`
     destroys every key that is in the store, for when the folder is lost.
 
-    Raises `UsageError` for any other URL, `StoreError` for a store that cannot be opened.
+    Raises `UsageError` for any other URL, or if accounts are to go before keys do, and `StoreError` for a store that
+    cannot be opened. A store that is open raises `StaleStore` when only opening it anew can help: it is an older copy
+    of itself, or its folder is not the others'.
     """
+    kept = times or Times()
+    if kept.retention < 2 * (kept.waiting + kept.window):
+        raise UsageError("accounts are to be kept for at least twice as long as a key may wait and be asked for again")
     tables = _tables(url, party, replica)
     try:
-        return KeyLedger(tables, folder, vault, entropy, replica=replica, times=times or Times(), discard=discard)
+        return KeyLedger(tables, folder, vault, entropy, replica=replica, times=kept, discard=discard)
     except BaseException:
         tables.close()
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from qsotn.adapters.keystore import statements as sql
+from qsotn.adapters.keystore.epochs import EpochUnreadable
 from qsotn.adapters.keystore.statements import Kind, State, Tally, Unit
 from qsotn.adapters.keystore.work import Work, audience, units_in
 from qsotn.errors import MalformedMessage, QsotnError, Refusal
@@ -39,6 +40,8 @@ def assign(work: Work, operations: list[tuple[int, Assign]]) -> None:
         try:
             _assign(work, operation, places[index], rows)
             work.done(index)
+        except EpochUnreadable:
+            raise
         except QsotnError as error:
             work.refused(index, error)
 

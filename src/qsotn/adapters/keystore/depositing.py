@@ -24,11 +24,18 @@ def _deposit(work: Work, operation: Deposit) -> None:
     if (wrong := _flaw(operation)) is not None:
         raise wrong
     pool = work.pool(operation.pool)
-    if pool is None or _is_ended(work, pool):
+    ended, kept_from = (True, 0) if pool is None else work.tables.fetch(sql.TAKES_IN, pool.number)[0]
+    if pool is None or ended:
         raise Refusal("KEY_REUSED", f"{_named(operation)} has ended: an older copy of a store was restored")
+    if operation.first < kept_from:
+        raise Refusal("KEY_REUSED", f"units below {kept_from} were in {_named(operation)} before")
     first, last = pool.floor + operation.first, pool.floor + operation.first + len(operation.units) - 1
     if _is_there(work, pool, operation, first, last):
         return
+    for earlier in work.registry.superseded(pool):
+        # Its origin gives none of it out any more. What is ready of it is destroyed later (`forgetting`); what waits
+        # for slaves may still be collected.
+        work.tables.fetch(sql.END_POOL, earlier.number)
     work.tables.fetch(sql.ADD_BATCH, first, last, pool.number, operation.batch, operation.provenance)
     work.tables.insert(work.wrap(pool, first, [unit.reveal() for unit in operation.units]))
     work.count(Tally.READY, pool.number, len(operation.units))
@@ -42,10 +49,6 @@ def _flaw(operation: Deposit) -> QsotnError | None:
     if operation.first < 0 or operation.first + len(operation.units) > NUMBERS:
         return UsageError(f"batch {operation.batch!r} has numbers outside 0 to {NUMBERS - 1}")
     return None
-
-
-def _is_ended(work: Work, pool: KnownPool) -> bool:
-    return bool(work.tables.fetch(sql.IS_ENDED, pool.number)[0][0])
 
 
 def _is_there(work: Work, pool: KnownPool, operation: Deposit, first: int, last: int) -> bool:

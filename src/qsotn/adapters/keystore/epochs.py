@@ -30,6 +30,10 @@ _SUFFIX: Final = ".epoch"
 _CONTEXT: Final = Struct(">QQ").pack
 
 
+class EpochUnreadable(StoreError):
+    """An epoch key cannot be had here now. Nothing is wrong with what is wrapped under it, which must not be lost."""
+
+
 class Epochs:
     """The epoch keys of one store, in one folder. Every file operation that fails is a `StoreError`."""
 
@@ -95,7 +99,7 @@ class Epochs:
         return wrapped
 
     def unwrap(self, epoch: int, tag: int, number: int, wrapped: bytes) -> bytes:
-        """Inverse of `wrap` for one unit. Raises `StoreError` for one that does not open."""
+        """Inverse of `wrap` for one unit. Raises `StoreError` for one that does not open, `EpochUnreadable`."""
         cipher = self._ciphers.get(epoch) or self._cipher(epoch)
         try:
             return cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _CONTEXT(tag, number))
@@ -114,7 +118,9 @@ class Epochs:
         try:
             blob = self._path(epoch).read_bytes()
         except OSError as error:
-            raise StoreError(f"the key of epoch {epoch} cannot be read in {self._folder}: {error}") from error
+            raise EpochUnreadable(
+                f"the key of epoch {epoch} cannot be read in {self._folder}, which all replicas share: {error}"
+            ) from error
         return self._vault.unwrap(blob, self._context(epoch))
 
 

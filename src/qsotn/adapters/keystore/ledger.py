@@ -29,7 +29,8 @@ from typing import Any, Final
 from qsotn.adapters.keystore import dispatch
 from qsotn.adapters.keystore import statements as sql
 from qsotn.adapters.keystore.epochs import Epochs
-from qsotn.adapters.keystore.opening import check_evidence, open_beside
+from qsotn.adapters.keystore.forgetting import TOUCHES, forget
+from qsotn.adapters.keystore.opening import check_counter, check_evidence, open_beside
 from qsotn.adapters.keystore.registry import KnownPool, Registry
 from qsotn.adapters.keystore.statements import State, Tables, Tally
 from qsotn.adapters.keystore.sweeping import burn, rewrap
@@ -37,7 +38,7 @@ from qsotn.adapters.keystore.work import Times, Work
 from qsotn.crypto.vault import Vault
 from qsotn.domain import Entropy, KeyId, PartyId
 from qsotn.errors import StoreConflict, StoreError, UsageError
-from qsotn.keynetwork.delivery import Applied, Operation, Pool, PoolCount, Sweep
+from qsotn.keynetwork.delivery import Applied, Forgotten, Operation, Pool, PoolCount, Sweep
 
 
 class KeyLedger:
@@ -65,7 +66,7 @@ class KeyLedger:
         self.restored = opened.restored
         self._witness = opened.witness
         self._said = opened.evidence
-        self._registry = Registry(tables)
+        self._registry = Registry(tables, times.retention // TOUCHES)
         self._epochs = Epochs(folder, vault, entropy, opened.evidence.identity)
         self._epoch: int | None = None
         self._wrapped = 0
@@ -100,7 +101,7 @@ class KeyLedger:
         """Do all in one transaction; see `delivery.KeyStore`."""
         kinds = dispatch.by_kind(operations)
         self._now = dispatch.latest(kinds, self._now)
-        self._registry.add(dispatch.pools(kinds), dispatch.audiences(kinds))
+        self._registry.add(dispatch.pools(kinds), dispatch.audiences(kinds), self._now)
         old = self._look_after_epochs() if Sweep in kinds else set()
         wraps = bool(old) or dispatch.wraps(kinds)
         if wraps:
@@ -120,10 +121,11 @@ class KeyLedger:
     def prepare(self, operations: Sequence[Operation]) -> Applied | None:
         """Do what is short work in a transaction that is left open for `commit`; see `delivery.KeyStore`."""
         kinds = dispatch.by_kind(operations)
-        is_short = dispatch.is_short(kinds) and self._registry.knows(dispatch.audiences(kinds))
+        now = dispatch.latest(kinds, self._now)
+        is_short = dispatch.is_short(kinds) and self._registry.knows(dispatch.audiences(kinds), now)
         if not is_short or not self._tables.begin_at_once():
             return None
-        self._now = dispatch.latest(kinds, self._now)
+        self._now = now
         work = self._work()
         try:
             dispatch.do_all(work, kinds)
@@ -150,10 +152,8 @@ class KeyLedger:
         return Work(self._tables, self._registry, self._epochs, self._times, self._now, self._epoch, dict(self._floors))
 
     def _counted(self, transactions: int | None) -> int | None:
-        if transactions is not None and transactions <= self._said.transactions:
-            raise StoreError(
-                f"{self._tables.name} is an older copy of itself: it was exchanged while it was open; open it again"
-            )
+        if transactions is not None:
+            check_counter(self._tables, self._said.transactions, transactions)
         return transactions
 
     def _testify(self, transactions: int | None, series: int = 0) -> None:
@@ -179,7 +179,7 @@ class KeyLedger:
     def _look_after_epochs(self) -> set[int]:
         """Shred epochs that are empty, and return those whose rest is to be wrapped anew."""
         with self._tables.transaction():
-            check_evidence(self._tables, self._folder)
+            check_evidence(self._tables, self._folder, self._replica, self._said.transactions)
             rows = self._tables.fetch(sql.EPOCHS)
         if any(not filling and not live for _, _, filling, live in rows):
             self._shred()
@@ -225,7 +225,9 @@ class KeyLedger:
         work = self._work()
         with self._tables.transaction(exclusive=True):
             self._registry.read_pools()
-            if (known := self._registry.pool(pool)) is not None:
+            known = self._registry.pool(pool)
+            # What waits for a slave when its series ended with the next one (`depositing`) is not to be destroyed.
+            if known is not None and not self._tables.fetch(sql.TAKES_IN, known.number)[0][0]:
                 burn(work, known)
             counted = self._counted(work.write_back())
         self._testify(counted)
@@ -240,7 +242,9 @@ class KeyLedger:
             if known is None:
                 return 0
             batch = self._batch_below(known.ceiling - 1, known)
-        return 0 if batch is None else int(batch[1]) - known.floor + 1
+            # What was forgotten was used all the same.
+            kept_from = 0 if batch is not None else self._tables.fetch(sql.TAKES_IN, known.number)[0][1]
+        return int(kept_from) if batch is None else int(batch[1]) - known.floor + 1
 
     def held(self, before: int) -> Sequence[tuple[KeyId, int]]:
         """Return the keys that were reserved, held, before this moment and still are, with their sizes in bits."""
@@ -267,6 +271,17 @@ class KeyLedger:
             place = self._registry.place(key_id)
             batch = None if place is None else self._batch_below(place, self._registry.pool_at(place))
         return bytes(batch[3]) if batch is not None and place is not None and batch[1] >= place else None
+
+    def forget(self, now: int) -> Forgotten:
+        """Delete accounts that are past their time, and what pools that have ended left; see `delivery.KeyStore`."""
+        self._now = max(self._now, now)
+        work = self._work()
+        with self._tables.transaction(exclusive=True):
+            self._registry.read_pools()
+            forgotten = forget(work)
+            counted = self._counted(work.write_back())
+        self._testify(counted)
+        return forgotten
 
     def _batch_below(self, place: int, pool: KnownPool) -> Sequence[Any] | None:
         found = self._tables.fetch(sql.BATCH_BELOW, place)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, repeat
 
 from qsotn.adapters.keystore import statements as sql
+from qsotn.adapters.keystore.epochs import EpochUnreadable
 from qsotn.adapters.keystore.registry import KnownPool
 from qsotn.adapters.keystore.statements import Fate, Kind, Ready, State, Tally, Unit, Want
 from qsotn.adapters.keystore.work import Work, audience
@@ -106,6 +107,8 @@ def _reserve_alone(work: Work, index: int, operation: Reserve) -> None:
         return
     try:
         joined = [work.join(run, operation.size) for run in runs]
+    except EpochUnreadable:
+        raise
     except StoreError as error:
         work.refused(index, error)
         return

@@ -184,21 +184,34 @@ OPEN_UNITS: Final = (
 )
 EPOCH_OF_UNITS: Final = "SELECT place, epoch FROM key_units WHERE place > ?1 ORDER BY place LIMIT ?2"
 
-FIND_POOLS: Final = "SELECT number, origin, target, series FROM key_pools ORDER BY number"
+FIND_POOLS: Final = "SELECT number, origin, target, series, ended FROM key_pools ORDER BY number"
 ADD_POOL: Final = (
     "INSERT INTO key_pools (origin, target, series) VALUES (?1, ?2, ?3) ON CONFLICT (origin, target, series) DO NOTHING"
 )
-IS_ENDED: Final = "SELECT ended FROM key_pools WHERE number = ?1"
+TAKES_IN: Final = "SELECT ended, kept_from FROM key_pools WHERE number = ?1"
 END_POOL: Final = "UPDATE key_pools SET ended = true WHERE number = ?1"
 END_POOLS: Final = "UPDATE key_pools SET ended = true"
 SERIES: Final = "SELECT series, ended FROM key_pools WHERE origin = ?1 AND target = ?2 ORDER BY series DESC LIMIT 1"
 HIGHEST_SERIES: Final = "SELECT max(series) FROM key_pools"
+KEEP_FROM: Final = "UPDATE key_pools SET kept_from = ?2 WHERE number = ?1 AND kept_from < ?2"
+READY_IN_ENDED: Final = (
+    "SELECT number, sum(value) FROM key_pools JOIN key_tallies ON what = 0 AND subject = number WHERE ended"
+    " GROUP BY number HAVING sum(value) > 0 ORDER BY number"
+)
 
-ALL_AUDIENCES: Final = "SELECT number, master, slaves FROM key_audiences"
-AUDIENCE: Final = "SELECT number, master, slaves FROM key_audiences WHERE number = ?1"
-AUDIENCE_OF: Final = "SELECT number, master, slaves FROM key_audiences WHERE master = ?1 AND slaves = ?2"
-ADD_AUDIENCE: Final = (
-    "INSERT INTO key_audiences (master, slaves) VALUES (?1, ?2) ON CONFLICT (master, slaves) DO NOTHING"
+_AUDIENCES: Final = "SELECT number, master, slaves, coalesce(used, 0) FROM key_audiences"
+ALL_AUDIENCES: Final = _AUDIENCES
+AUDIENCE: Final = f"{_AUDIENCES} WHERE number = ?1"
+AUDIENCE_OF: Final = f"{_AUDIENCES} WHERE master = ?1 AND slaves = ?2"
+USE_AUDIENCE: Final = (
+    "INSERT INTO key_audiences (master, slaves, used) VALUES (?1, ?2, ?3) ON CONFLICT (master, slaves)"
+    " DO UPDATE SET used = excluded.used WHERE coalesce(key_audiences.used, 0) < excluded.used"
+)
+STAMP_AUDIENCES: Final = "UPDATE key_audiences SET used = ?1 WHERE used IS NULL"
+# The moment is compared again in the row that is deleted: another replica may have touched it meanwhile.
+FORGET_AUDIENCES: Final = (
+    "DELETE FROM key_audiences WHERE number IN (SELECT number FROM key_audiences WHERE used <= ?1 LIMIT ?2)"
+    " AND used <= ?1 RETURNING number"
 )
 
 SAME_BATCH: Final = "SELECT first, last FROM key_batches WHERE pool = ?1 AND batch = ?2"
@@ -207,6 +220,17 @@ BATCH_BELOW: Final = (
 )
 ADD_BATCH: Final = "INSERT INTO key_batches (first, last, pool, batch, provenance) VALUES (?1, ?2, ?3, ?4, ?5)"
 
+OLD_BATCHES: Final = (
+    "SELECT first, last FROM key_batches WHERE first >= ?1 AND first < ?2 AND last < ?2 ORDER BY first LIMIT ?3"
+)
+FORGET_BATCHES: Final = "DELETE FROM key_batches WHERE first AMONG(?1)"
+MARKED: Final = "SELECT pool, max(at), max(CASE WHEN at <= ?1 THEN below END) FROM key_marks GROUP BY pool"
+ADD_MARK: Final = "INSERT INTO key_marks (pool, at, below) VALUES (?1, ?2, ?3) ON CONFLICT (pool, at) DO NOTHING"
+FORGET_MARKS: Final = "DELETE FROM key_marks WHERE pool = ?1 AND at <= ?2"
+CLEAR_MARKS: Final = "DELETE FROM key_marks"
+LOWEST_UNIT: Final = "SELECT min(place) FROM key_units WHERE place >= ?1 AND place < ?2"
+ANY_UNIT: Final = "SELECT 1 FROM key_units WHERE place >= ?1 AND place <= ?2 LIMIT 1"
+
 PLACES_OF_NAMES: Final = "SELECT name, place FROM key_names WHERE name AMONG_TEXTS(?1)"
 ADD_NAME: Final = "INSERT INTO key_names (name, place) VALUES (?1, ?2)"
 REMOVE_NAMES: Final = "DELETE FROM key_names WHERE place AMONG(?1)"
@@ -214,6 +238,7 @@ CLEAR_NAMES: Final = "DELETE FROM key_names"
 
 NOTE: Final = "INSERT INTO key_agenda (due, kind, places) VALUES (?1, ?2, ?3)"
 HELD_SINCE: Final = "SELECT places FROM key_agenda WHERE due < ?1 AND kind = 1 ORDER BY due, number"
+ANY_DUE: Final = "SELECT 1 FROM key_agenda WHERE due <= ?1 LIMIT 1"
 CLEAR_AGENDA: Final = "DELETE FROM key_agenda"
 
 COUNT: Final = "SELECT what, sum(value) FROM key_tallies WHERE subject = ?1 AND what <= 5 GROUP BY what"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from qsotn.adapters.keystore import statements as sql
-from qsotn.adapters.keystore.epochs import Epochs
+from qsotn.adapters.keystore.epochs import Epochs, EpochUnreadable
 from qsotn.adapters.keystore.registry import Audience, KnownPool, Registry
 from qsotn.adapters.keystore.statements import NUMBER_BITS, Collected, Kind, Ready, Removed, Tables, Tally, Unit
 from qsotn.domain import KeyId, Secret
@@ -32,6 +32,8 @@ class Times:
     """Keys that were reserved as held, and neither confirmed nor voided, expire after so long."""
     waiting: int = 24 * 3600 * SECOND
     """Keys that nobody collected expire after so long."""
+    retention: int = 30 * 24 * 3600 * SECOND
+    """Accounts are kept for so long: how keys came, after the last of them was gone, and who shared keys with whom."""
     epoch: int = 3600 * SECOND
     """An epoch is filled for so long at most."""
     epoch_limit: int = 48 * 3600 * SECOND
@@ -73,9 +75,14 @@ class Work:
         self.applied.refused[index] = error
 
     def give(self, index: int, rows: Iterable[Row], sizes: Iterable[int]) -> None:
-        """Yield keys of so many bits. One that does not open spoils this operation alone, and counts as given."""
+        """Yield keys of so many bits. One that does not open spoils this operation alone, and counts as given.
+
+        Raises `EpochUnreadable`, so that all is undone: there the fault is this process's.
+        """
         try:
             self.applied.done[index] = tuple(map(self._key, rows, sizes))
+        except EpochUnreadable:
+            raise
         except StoreError as error:
             self.refused(index, error)
 

@@ -46,6 +46,14 @@ def context(chain: Sequence[x509.Certificate], key: Path, *, server: bool) -> SS
     return settings
 
 
+def nameless_context() -> SSL.Context:
+    """Return the settings of a client that has no certificate, for tests of servers. Raises `LocalError`."""
+    settings = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    _restrict(settings)
+    settings.set_alpn_protos([APPLICATION_PROTOCOL])
+    return settings
+
+
 def _restrict(settings: SSL.Context) -> None:
     settings.set_min_proto_version(SSL.TLS1_3_VERSION)
     settings.set_max_proto_version(SSL.TLS1_3_VERSION)

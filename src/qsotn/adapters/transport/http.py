@@ -55,6 +55,14 @@ class Unavailable(LineError):
         self.retry_after_s = retry_after_s
 
 
+class Declined(LineError):
+    """The other party answered, and what it was asked did not happen."""
+
+    def __init__(self, detail: str, status: int) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
 class HttpPeer:
     """Another party as it is reached from here. Use it within one event loop, and close it."""
 
@@ -106,11 +114,15 @@ class HttpPeer:
             raise LineError(f"{self.party} answered {status} to receipts: {_refused(status, answer).detail}")
 
     async def ask(self, method: str, path: str, body: msgspec.Struct | None, expected: int) -> bytes:
-        """Ask anything in JSON; return the answer's body. Raises `LineError` for any other status than `expected`."""
+        """Ask anything in JSON; return the answer's body.
+
+        Raises `LineError`, which is `Declined` for an answer of another status than `expected`.
+        """
         content = None if body is None else msgspec.json.encode(body)
         status, answer = await self._call(method, path, content, ANSWER_S, "application/json")
         if status != expected:
-            raise LineError(f"{self.party} answered {status} to {method} {path}: {_refused(status, answer).detail}")
+            detail = _refused(status, answer).detail
+            raise Declined(f"{self.party} answered {status} to {method} {path}: {detail}", status)
         return answer
 
     async def _call(

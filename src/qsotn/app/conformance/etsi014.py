@@ -56,17 +56,19 @@ def target(
 ) -> Target:
     """Return what is tested; `slave_certificate` is shown in headers, where it must count for nothing."""
     anonymous = _context(authority)
-    return Target(master, slave, additional, lambda: anonymous, _old(authority), _first_in(slave_certificate))
+    return Target(
+        master, slave, additional, lambda: anonymous, obsolete(authority), first_certificate(slave_certificate)
+    )
 
 
-def _first_in(path: Path) -> str:
+def first_certificate(path: Path) -> str:
     """Return the first certificate of a PEM file, and nothing that stands beside it: a key must not be shown."""
     text = path.read_text(errors="replace")
     found = text.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END CERTIFICATE-----")[0]
     return f"-----BEGIN CERTIFICATE-----{found}-----END CERTIFICATE-----"
 
 
-def _old(authority: Path | None) -> Context | None:
+def obsolete(authority: Path | None) -> Context | None:
     """Return a context for TLS 1.1, or None where the library has none left."""
     context = _context(authority)
     try:

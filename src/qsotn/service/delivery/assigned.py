@@ -6,18 +6,20 @@ a master must be attached there, a slave here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from qsotn.domain import PartyId
+from qsotn.domain import KeyId, PartyId
 from qsotn.errors import QsotnError, Refusal
-from qsotn.keynetwork.delivery import Assign, Void
+from qsotn.keynetwork.delivery import Assign, KeyStore, Pool, Void, parse_key_id
 from qsotn.service.delivery.assignments import (
     Assignment,
     AssignmentAnswer,
     AssignmentRequest,
     Named,
     RefusedAssignment,
+    Stock,
+    StockQuestion,
     VoidRequest,
 )
 from qsotn.service.delivery.group import Group
@@ -44,6 +46,7 @@ class Assigned:
         refused: dict[int, QsotnError] = {}
         for position, asked in enumerate(request.assignments):
             try:
+                await self._check_foreign(asked)
                 operations[position] = self._operation(origin, asked)
             except QsotnError as error:
                 refused[position] = error
@@ -67,6 +70,16 @@ class Assigned:
         """Destroy keys that no SAE was given. Raises `Overloaded`, `StoreError`."""
         await self._group.apply_all([Void(one.key_ids(origin), FORGOTTEN) for one in request.voids])
 
+    async def stock(self, origin: PartyId, question: StockQuestion) -> Stock:
+        """Say how a pool of another key manager stands here, with all that has arrived for it laid in.
+
+        Raises `Overloaded`, `StoreError`.
+        """
+        while await self._hand_over():
+            pass  # as much as the party's own store had when this was asked, and what came meanwhile
+        pool = Pool(origin, self._saes.own, question.series)
+        return await self._group.call(lambda store: _stock(store, pool))
+
     def _operation(self, origin: PartyId, asked: Assignment) -> Assign:
         self._check(origin, asked)
         own = Named(self._saes.own, asked.series, asked.numbers)
@@ -78,8 +91,16 @@ class Assigned:
             size=asked.size,
             now=self._clock(),
             sealed=asked.sealed,
-            names=() if asked.names is None else asked.names.key_ids(origin),
+            names=_names(origin, asked),
         )
+
+    async def _check_foreign(self, asked: Assignment) -> None:
+        """Check that no other operator's ID is that of a key here: it would be found in the place of that key."""
+        if not asked.foreign:
+            return
+        known = await self._group.call(lambda store: _any_known(store, asked.foreign))
+        if known:
+            raise Refusal("KEY_REUSED", "a key of this network has one of these IDs")
 
     def _check(self, origin: PartyId, asked: Assignment) -> None:
         if self._saes.home(asked.master) != origin:
@@ -90,12 +111,32 @@ class Assigned:
         _check_form(asked)
 
 
+def _stock(store: KeyStore, pool: Pool) -> Stock:
+    count = store.count(pool)
+    return Stock(count.ready + count.gone, count.gone, store.next_number(pool))
+
+
+def _names(origin: PartyId, asked: Assignment) -> tuple[KeyId, ...]:
+    if asked.names is not None:
+        return asked.names.key_ids(origin)
+    return tuple(map(KeyId, asked.foreign))
+
+
+def _any_known(store: KeyStore, key_ids: Sequence[str]) -> bool:
+    """Say whether an ID is one that a pool here has given to a key, or will give."""
+    tags = {pool.tag for pool in store.pools()}
+    return any(parsed is not None and parsed[0] in tags for parsed in map(parse_key_id, key_ids))
+
+
 def _is_lacking(error: QsotnError | None) -> bool:
     return isinstance(error, Refusal) and error.code == "KEYS_NOT_FOUND"
 
 
 def _check_form(asked: Assignment) -> None:
-    keys, named = len(asked.numbers), () if asked.names is None else asked.names.numbers
+    keys = len(asked.numbers)
+    named = asked.foreign if asked.names is None else asked.names.numbers
+    if asked.names is not None and asked.foreign:
+        raise Refusal("BAD_REQUEST", "keys are of another pool or of another operator, not of both")
     if len(set(asked.numbers)) != keys or len(set(named)) != len(named):
         raise Refusal("BAD_REQUEST", "a key is named twice in one assignment")
     if {len(asked.sealed), len(named)} not in ({0}, {keys}):

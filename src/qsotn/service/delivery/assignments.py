@@ -1,11 +1,11 @@
-"""What two key managers tell each other of ready keys, and the asking end of it (Kx, `/kx/v1/assignments`, `…/voids`).
+"""What two key managers tell each other of ready keys, and the asking end of it (Kx: assignments, voids, stocks).
 
 A key for an SAE elsewhere is assigned there before anybody is told of it here: the far key manager answers when its own
 transaction is durable. A body never says whose pool it means: the origin is whoever asks, by its certificate. There is
 no key in it, but for those of a further key manager's SAEs, under one-time pads from the pool that it shares with the
 origin.
 
-Assignments for one key manager gather while a request is under way to it. Both requests may be repeated: the same
+Assignments for one key manager gather while a request is under way to it. All requests may be repeated: the same
 again changes nothing.
 """
 
@@ -28,6 +28,7 @@ from qsotn.service.worker import Overloaded
 
 ASSIGNMENTS: Final = "/kx/v1/assignments"
 VOIDS: Final = "/kx/v1/voids"
+STOCKS: Final = "/kx/v1/stocks"
 ANSWER_S: Final = 4.0
 """How long an SAE waits for the far end to answer; its keys are then void."""
 PAUSE_S: Final = 1.0
@@ -44,6 +45,8 @@ Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62, description="The number o
 Numbers = Annotated[tuple[Number, ...], msgspec.Meta(min_length=1, max_length=MOST_NUMBERS)]
 Series = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31, description="Which series of the pool, counted by its origin.")]
 SaeId = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_SAE_ID, description="An SAE.")]
+_UUID: Final = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$(?!\n)"
+ForeignId = Annotated[str, msgspec.Meta(pattern=_UUID, description="A key ID of another operator.")]
 KeyManager = Annotated[str, msgspec.Meta(pattern=r"^km/[A-Za-z0-9._-]{1,56}$(?!\n)", description="A key manager.")]
 
 
@@ -67,8 +70,8 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Keys that a master SAE at the origin was promised, for these slave SAEs at the target. `size` in bits.
 
-    `sealed` are the keys that the slaves are to get, if these were drawn from another pool, as `names` says: one each,
-    under the keys of this pool as one-time pads.
+    `sealed` are the keys that the slaves are to get, if these were drawn from another pool, as `names` says, or are of
+    another operator, which knows them by the IDs `foreign`: one each, under the keys of this pool as one-time pads.
     """
 
     series: Series
@@ -78,6 +81,7 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     slaves: Annotated[tuple[SaeId, ...], msgspec.Meta(min_length=1, max_length=MOST_SLAVES)]
     sealed: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MOST_NUMBERS)] = ()
     names: Named | None = None
+    foreign: Annotated[tuple[ForeignId, ...], msgspec.Meta(max_length=MOST_NUMBERS)] = ()
 
 
 class AssignmentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +108,23 @@ class VoidRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keys that no SAE was given, and none may get any more."""
 
     voids: Annotated[tuple[Named, ...], msgspec.Meta(min_length=1, max_length=MOST_ASSIGNMENTS)]
+
+
+class StockQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a pool of whoever asks stands at its target."""
+
+    series: Series
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """How a pool stands at its target, in units: all that were ever laid in, and those of them that are ready no more.
+
+    `next_number` is above every number of them. All are 0 for a pool of which nothing is known.
+    """
+
+    laid_in: int
+    gone: int
+    next_number: int
 
 
 class Destination(Protocol):
@@ -155,6 +176,18 @@ class FarEnd:
         """Have keys destroyed; returning is the far end's word that none of them can be had. Raises `LineError`."""
         request = VoidRequest(tuple(voids))
         await self._heard(self._destination.ask("POST", VOIDS, request, _NO_CONTENT))
+
+    async def stock(self, series: int) -> Stock:
+        """Ask how the pool of this series towards this key manager stands there. Raises `LineError`."""
+        question = StockQuestion(series)
+        try:
+            # No SAE waits for it, and a far end that does not answer this may well answer them.
+            async with asyncio.timeout(ANSWER_S):
+                return msgspec.json.decode(await self._destination.ask("POST", STOCKS, question, _OK), type=Stock)
+        except TimeoutError:
+            raise LineError(f"{self.party} gave no answer within {ANSWER_S:g} s") from None
+        except msgspec.DecodeError as error:
+            raise LineError(f"{self.party} answered with what is no stock: {error}") from None
 
     async def stop(self) -> None:
         """Send nothing more; whoever waits gets `LineError`."""

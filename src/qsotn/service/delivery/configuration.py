@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,6 +17,16 @@ MOST_SLAVES: Final = 64
 MOST_SHARES: Final = 4
 LONGEST_SAE_ID: Final = 255
 MOST_READY_KEYS: Final = 1_000_000
+LONGEST_CLASS_NAME: Final = 40
+LOW_PARTS: Final = 2
+"""A pool is low below one of so many parts of what it holds when it is full: it is refilled well above."""
+
+
+class ClassSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One class of SAEs, and the percent of what arrives in a pool that is its own."""
+
+    name: str
+    guaranteed_percent: int
 
 
 class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,9 +34,10 @@ class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `tls = "post-quantum"` is mutual TLS with certificates of the province, as everywhere. `tls = "standard"` is
     ordinary TLS 1.2 or later, for SAEs of others: `certificate` and `key` are the server's, `client_ca` is whose
-    certificates SAEs show; PEM files. `ready_keys` is how many units of 256 bits are kept ready towards each key
-    manager. `mode` is how units cross a link, and `shares` over how many node-disjoint ways they are spread. Sizes in
-    bits.
+    certificates SAEs show, `client_list` has a revocation list of each of these CAs; PEM files. `ready_keys` is how
+    many units of 256 bits are kept ready towards each key manager. `mode` is how units cross a link, and `shares` over
+    how many node-disjoint ways they are spread. `class` are the classes of SAEs, from the highest priority down;
+    without any, all SAEs are of one. Sizes in bits.
     """
 
     address: str
@@ -34,6 +45,7 @@ class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+    client_list: Path | None = None
     ready_keys: int = 512
     mode: Literal["one-time-pad", "aes-wrapped"] = "one-time-pad"
     shares: int = 1
@@ -42,13 +54,15 @@ class DeliverySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     largest_key: int = 1024
     most_keys: int = 128
     most_additional_slaves: int = 16
+    classes: tuple[ClassSection, ...] = msgspec.field(name="class", default=())
 
 
 class SaeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One SAE, and the key manager at which it is."""
+    """One SAE, the key manager at which it is, and its class: if it is not named, the lowest."""
 
     id: str
     km: PartyId
+    service_class: str = msgspec.field(name="class", default="")
 
 
 def delivery_complaints(delivery: DeliverySection, saes: Sequence[SaeSection]) -> Iterator[str]:
@@ -57,6 +71,9 @@ def delivery_complaints(delivery: DeliverySection, saes: Sequence[SaeSection]) -
     yield from _of_sizes(delivery)
     yield from _of_numbers(delivery)
     yield from _of_ids(saes)
+    yield from class_complaints(delivery.classes, delivery.ready_keys)
+    named = ((f"[[sae]] number {number}", sae.service_class) for number, sae in enumerate(saes, 1))
+    yield from classed_complaints(delivery.classes, named)
 
 
 def _of_files(delivery: DeliverySection) -> Iterator[str]:
@@ -64,6 +81,7 @@ def _of_files(delivery: DeliverySection) -> Iterator[str]:
     for key, path in files.items():
         if path is None and delivery.tls == "standard":
             yield f'[delivery] {key}: with tls = "standard", name a PEM file'
+    for key, path in {**files, "client_list": delivery.client_list}.items():
         if path is not None and delivery.tls != "standard":
             yield f'[delivery] {key}: with tls = "{delivery.tls}", leave it out; the files of [tls] are used'
 
@@ -107,3 +125,39 @@ def id_complaints(where: str, name: str) -> Iterator[str]:
     """Complain about what cannot be the ID of an SAE."""
     if not 1 <= len(name) <= LONGEST_SAE_ID or not name.isprintable():
         yield f"{where}: {name!r} is no ID; an ID is 1 to {LONGEST_SAE_ID} printable characters"
+
+
+def low_mark(ready_keys: int) -> int:
+    """Return below how many units a pool is low that holds `ready_keys` when it is full."""
+    return ready_keys // LOW_PARTS
+
+
+def class_complaints(classes: Sequence[ClassSection], ready_keys: int) -> Iterator[str]:
+    """Complain about classes that cannot be served out of pools of so many units."""
+    seen: set[str] = set()
+    for number, one in enumerate(classes, 1):
+        where, percent = f"[[delivery.class]] number {number}", one.guaranteed_percent
+        if not 1 <= len(one.name) <= LONGEST_CLASS_NAME or not one.name.isprintable():
+            yield f"{where}, name: {one.name!r} is no name; a name is 1 to {LONGEST_CLASS_NAME} printable characters"
+        if one.name in seen:
+            yield f"{where}, name: {one.name!r} stands there twice; give each class its own"
+        seen.add(one.name)
+        if not 0 <= percent <= 100:
+            yield f"{where}, guaranteed_percent: {percent} is no percent; expected 0 to 100"
+        elif percent and not low_mark(ready_keys) * percent // 100:
+            yield (
+                f"{where}, guaranteed_percent: of half a pool of {ready_keys} units, {percent} % is less than one; "
+                "raise it or ready_keys, or guarantee 0"
+            )
+    total = sum(one.guaranteed_percent for one in classes)
+    if total > 100:
+        yield f"[[delivery.class]] guaranteed_percent: they are {total} together; expected at most 100"
+
+
+def classed_complaints(classes: Sequence[ClassSection], named: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Complain about SAEs, each by its table, that name a class which there is not."""
+    known = [one.name for one in classes]
+    for where, name in named:
+        if name and name not in known:
+            there = f"there are {', '.join(known)}" if known else "there is no [[delivery.class]]"
+            yield f"{where}, class: there is no class {name!r}; {there}"

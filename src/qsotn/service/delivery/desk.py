@@ -11,7 +11,7 @@ the first of them, this key manager before others; each further one is sent it u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -29,16 +29,16 @@ from qsotn.keynetwork.delivery import (
     Pool,
     ReadyKey,
     Reserve,
-    parse_key_id,
     shortage,
     units_of,
 )
-from qsotn.keynetwork.relay import one_time_pad
-from qsotn.service.delivery.assignments import Assignment, FarEnd, Named, silent
+from qsotn.service.delivery.assignments import FarEnd, silent
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.offered import Offer
+from qsotn.service.delivery.parts import Part, assignment, parts_of
+from qsotn.service.delivery.priorities import Priorities, Stock
 from qsotn.service.delivery.saes import Saes
-from qsotn.service.delivery.voids import Voids
+from qsotn.service.delivery.voids import Voids, may_confirm
 
 _log: Final = structlog.get_logger("keys")
 
@@ -55,36 +55,6 @@ class Limits:
     most_additional_slaves: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one key manager gets of a request: keys of its pool, for its slaves."""
-
-    pool: Pool
-    slaves: tuple[str, ...]
-    keys: tuple[ReadyKey, ...]
-    size: int
-
-    @property
-    def named(self) -> Named:
-        """The keys, each by its first unit."""
-        return Named(self.pool.target, self.pool.series, tuple(self._numbers()))
-
-    @property
-    def units(self) -> Named:
-        """Every unit that the keys are made of: where no key was made of them yet, they are destroyed one by one."""
-        each = range(units_of(self.size))
-        return Named(
-            self.pool.target, self.pool.series, tuple(number + more for number in self._numbers() for more in each)
-        )
-
-    def _numbers(self) -> Iterator[int]:
-        return (parsed[1] for key in self.keys if (parsed := parse_key_id(key.key_id)) is not None)
-
-    @property
-    def key_ids(self) -> tuple[KeyId, ...]:
-        return tuple(key.key_id for key in self.keys)
-
-
 class DeliveryDesk:
     """Ready keys for the SAEs of one key manager (`offered.KeyDelivery`)."""
 
@@ -96,16 +66,18 @@ class DeliveryDesk:
         far_ends: Mapping[PartyId, FarEnd],
         voids: Voids,
         clock: Callable[[], int],
+        priorities: Priorities | None = None,
     ) -> None:
-        """`clock` returns microseconds since the epoch."""
+        """`clock` returns microseconds since the epoch. Without `priorities` all SAEs are of one class."""
         self._saes = saes
         self._limits = limits
         self._group = group
         self._far_ends = far_ends
         self._voids = voids
         self._clock = clock
+        self._priorities = priorities
         self._pools: dict[PartyId, Pool] = {}
-        group.vanished = lambda asked, keys: self._abandon([_Part(asked.pool, asked.slaves, keys, asked.size)])
+        group.vanished = lambda asked, keys: self._abandon([Part(asked.pool, asked.slaves, keys, asked.size)])
 
     @property
     def own(self) -> PartyId:
@@ -125,13 +97,12 @@ class DeliveryDesk:
         self._saes.check_own(master)
         target, limits = self._saes.home(slave), self._limits
         self._pools.pop(target, None)
-        pool = await self.pool(target)
-        count = await self._group.call(lambda store: store.count(pool))
+        units = await self._ready(master, target)
         return Offer(
             source=self.own,
             target=target,
             key_size=limits.key_size,
-            stored_keys=min(count.ready // units_of(limits.key_size), limits.most_stored_keys),
+            stored_keys=min(units // units_of(limits.key_size), limits.most_stored_keys),
             most_stored_keys=limits.most_stored_keys,
             most_keys_a_request=limits.most_keys,
             largest_key=limits.largest_key,
@@ -139,16 +110,27 @@ class DeliveryDesk:
             most_additional_slaves=limits.most_additional_slaves,
         )
 
+    async def _ready(self, master: str, target: PartyId) -> int:
+        """Return how many units an SAE may have now."""
+        if self._priorities is None:
+            return (await self._counted(target)).ready
+        return await self._priorities.allowance(master, target, self._counted)
+
+    async def _counted(self, target: PartyId) -> Stock:
+        pool = await self.pool(target)
+        count = await self._group.call(lambda store: store.count(pool))
+        if not count.ready:  # or the pool has ended, and another replica knows
+            self._pools.pop(target, None)
+        return Stock(pool, count.ready, count.ready + count.gone)
+
     async def reserve(self, master: str, slaves: Sequence[str], number: int, size: int) -> Sequence[ReadyKey]:
         """Give new keys to a master SAE (`offered.KeyDelivery.reserve`)."""
         self._saes.check_own(master)
         self._check(slaves, number, size)
-        try:
-            return await self._reserved(master, slaves, number, size)
-        except Refusal as error:
-            if error.code == "KEY_SHORTAGE":  # or the pool has ended, and another replica knows
-                self._pools.clear()
-            raise
+        keys = await self._reserved(master, slaves, number, size)
+        if self._priorities is not None:
+            self._priorities.given(master, number)
+        return keys
 
     async def _reserved(self, master: str, slaves: Sequence[str], number: int, size: int) -> Sequence[ReadyKey]:
         if len(slaves) == 1 and self._saes.home(slaves[0]) == self.own:  # nobody else has to know of it
@@ -157,9 +139,10 @@ class DeliveryDesk:
         for home in homes:
             if home != self.own:
                 self._far_end(home).check()
+        began = self._clock()
         parts = await self._drawn(master, homes, number, size)
         if parts[-1].pool.target != self.own:
-            await self._shared(master, parts, size)
+            await self._shared(master, parts, size, began)
         return parts[0].keys
 
     async def collect(self, slave: str, master: str, key_ids: Sequence[KeyId]) -> Sequence[ReadyKey]:
@@ -196,11 +179,11 @@ class DeliveryDesk:
 
     async def _drawn_here(self, master: str, slave: str, number: int, size: int) -> tuple[ReadyKey, ...]:
         pool = self._pools.get(self.own) or await self.pool(self.own)
-        return await self._group.apply(Reserve(pool, master, (slave,), number, size, self._clock()))
+        applied = await self._applied([Reserve(pool, master, (slave,), number, size, self._clock())])
+        _check_done(applied)
+        return applied.done[0]
 
-    async def _drawn(
-        self, master: str, homes: Mapping[PartyId, tuple[str, ...]], number: int, size: int
-    ) -> list[_Part]:
+    async def _drawn(self, master: str, homes: Mapping[PartyId, tuple[str, ...]], number: int, size: int) -> list[Part]:
         """Take keys from the pool of each key manager; those of the others are void if one pool is short."""
         pools = [self._pools.get(home) or await self.pool(home) for home in homes]
         now = self._clock()
@@ -208,47 +191,70 @@ class DeliveryDesk:
             Reserve(pool, master, slaves, number, size, now, held=set(homes) != {self.own})
             for pool, slaves in zip(pools, homes.values(), strict=True)
         ]
-        applied = await self._group.apply_all(reserves)
-        parts = _parts(reserves, applied)
+        applied = await self._applied(reserves)
+        parts = parts_of(reserves, applied)
         if applied.refused:
             self._abandon(parts)
             _check_done(applied)
         return parts
 
-    async def _shared(self, master: str, parts: Sequence[_Part], size: int) -> None:
-        """Have the keys wait at every key manager; raise, with all of them void, if that cannot be."""
+    async def _applied(self, reserves: Sequence[Reserve]) -> Applied:
+        """Reserve keys of one request, as far as the class of its master may have them."""
+        if self._priorities is None:
+            applied = await self._group.apply_all(reserves)
+        else:
+            applied = await self._shared_out(reserves, self._priorities)
+        if applied.refused:  # too few units, or a pool has ended, and another replica knows
+            self._pools.clear()
+        return applied
+
+    async def _shared_out(self, reserves: Sequence[Reserve], priorities: Priorities) -> Applied:
+        first, targets = reserves[0], [one.pool.target for one in reserves]
+        each = units_of(first.size)
+        await priorities.take(first.master, targets, first.number, each, self._counted)
+        try:
+            return await self._group.apply_all(reserves)
+        finally:
+            priorities.answered(targets, first.number * each)
+
+    async def _shared(self, master: str, parts: Sequence[Part], size: int, began: int) -> None:
+        """Have the keys wait at every key manager; raise, with all of them void, if that cannot be, or takes long."""
         far = [part for part in parts if part.pool.target != self.own]
         near = [part for part in parts if part.pool.target == self.own]
         try:
             errors = await _ended([self._assigned(part, parts[0], master, size) for part in far])
             await self._end_lost(far, errors)
             _raise_first(far, errors)
+            _check_in_time(far, began, self._clock())
             confirmed = Confirm(tuple(key_id for part in far for key_id in part.key_ids))
             _check_done(await self._group.apply_all((confirmed, *(self._waiting(part, master) for part in near))))
         except BaseException:  # also a caller that goes away: nobody will ever use these keys
             self._abandon(parts)
             raise
 
-    async def _end_lost(self, far: Sequence[_Part], errors: Sequence[BaseException | None]) -> None:
+    async def _end_lost(self, far: Sequence[Part], errors: Sequence[BaseException | None]) -> None:
         """End the pools whose ready units the far end does not have: an older copy of its store was restored there.
 
         What arrived there was laid in before it answered, so nothing of them is on its way; the next series is filled.
         """
         for part, error in zip(far, errors, strict=True):
             if isinstance(error, Refusal) and error.code == "KEYS_NOT_FOUND":
-                pool = part.pool
-                _log.error("the far end has lost a pool, which ends", target=pool.target, series=pool.series)
-                await self._group.call(partial(_end_pool, pool=pool))
-                self._pools.pop(pool.target, None)
+                await self.end_lost(part.pool, "it lacks a key that was assigned there")
 
-    def _waiting(self, part: _Part, master: str) -> Assign:
+    async def end_lost(self, pool: Pool, reason: str) -> None:
+        """End a pool of which the far end does not have what is ready here. Raises `Overloaded`, `StoreError`."""
+        _log.error("the far end has lost a pool, which ends", target=pool.target, series=pool.series, reason=reason)
+        await self._group.call(partial(_end_pool, pool=pool))
+        self._pools.pop(pool.target, None)
+
+    def _waiting(self, part: Part, master: str) -> Assign:
         """What makes keys that were held here wait for slaves here."""
         return Assign(part.pool, part.key_ids, master, part.slaves, part.size, self._clock())
 
-    async def _assigned(self, part: _Part, first: _Part, master: str, size: int) -> None:
-        await self._far_end(part.pool.target).assign(_assignment(part, first, master, size))
+    async def _assigned(self, part: Part, first: Part, master: str, size: int) -> None:
+        await self._far_end(part.pool.target).assign(assignment(part, first, master, size))
 
-    def _abandon(self, parts: Sequence[_Part]) -> None:
+    def _abandon(self, parts: Sequence[Part]) -> None:
         """Have keys destroyed that the master is not given, wherever they may be."""
         for part in parts:
             home = part.pool.target
@@ -268,7 +274,7 @@ async def _ended(doing: Sequence[Coroutine[Any, Any, None]]) -> list[BaseExcepti
     return [None]
 
 
-def _raise_first(far: Sequence[_Part], errors: Sequence[BaseException | None]) -> None:
+def _raise_first(far: Sequence[Part], errors: Sequence[BaseException | None]) -> None:
     for part, error in zip(far, errors, strict=True):
         if isinstance(error, LineError):
             raise silent(part.pool.target) from error
@@ -278,6 +284,11 @@ def _raise_first(far: Sequence[_Part], errors: Sequence[BaseException | None]) -
             raise error
 
 
+def _check_in_time(far: Sequence[Part], began: int, now: int) -> None:
+    if not may_confirm(began, now):  # another replica may be about to have them void
+        raise silent(far[0].pool.target)
+
+
 def _end_pool(store: KeyStore, pool: Pool) -> None:
     store.end_pool(pool)
 
@@ -285,22 +296,3 @@ def _end_pool(store: KeyStore, pool: Pool) -> None:
 def _check_done(applied: Applied) -> None:
     for error in applied.refused.values():
         raise error
-
-
-def _parts(reserves: Sequence[Reserve], applied: Applied) -> list[_Part]:
-    return [
-        _Part(one.pool, one.slaves, tuple(applied.done[at]), one.size)
-        for at, one in enumerate(reserves)
-        if at in applied.done
-    ]
-
-
-def _assignment(part: _Part, first: _Part, master: str, size: int) -> Assignment:
-    """Say what a key manager is to do: keep the keys of its pool, or those of the first one's under them as pads."""
-    named = part.named
-    if part is first:
-        return Assignment(named.series, named.numbers, size, master, part.slaves)
-    sealed = tuple(
-        one_time_pad(key.key.reveal(), pad.key.reveal()) for key, pad in zip(first.keys, part.keys, strict=True)
-    )
-    return Assignment(named.series, named.numbers, size, master, part.slaves, sealed, first.named)

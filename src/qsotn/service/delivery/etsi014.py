@@ -5,8 +5,8 @@
     GET POST  /api/v1/keys/{master_SAE_ID}/dec_keys  5.4  the same keys, for a slave SAE
 
 Read the data formats first (`adapters.keysource.etsi014_format`), then how a request is judged (`etsi014_messages`),
-who asks (`etsi014_identity`), and what an error becomes (`etsi014_errors`). HTTP is in `http_protocol` and
-`http_server`.
+who asks (`etsi014_identity`), and what an error becomes (`etsi014_errors`). HTTP is in `http_requests`,
+`http_protocol` and `http_server`.
 
 What always holds: who asks is what the certificate of the connection says, read once, and no header can add to it. A
 request that is not in order is answered before anything is asked of the key manager. An answer with keys is sent only

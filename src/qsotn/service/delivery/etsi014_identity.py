@@ -8,15 +8,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from qsotn.adapters.tls.ordinary import OrdinaryFiles, OrdinaryTls
 from qsotn.adapters.tls.transport import certificate_of
 from qsotn.crypto.certificates import UNREADABLE
 from qsotn.errors import UsageError, WrongParty
+from qsotn.service.delivery.throttled import Throttled
 
 Identify = Callable[[x509.Certificate], str]
 """Return the SAE that a verified certificate belongs to. Raises `WrongParty` if it is none of those known."""
+_log = structlog.get_logger("delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,21 @@ def identity_of(transport: asyncio.BaseTransport, identify: Identify) -> Identit
     except UNREADABLE as error:
         raise WrongParty(f"the client certificate cannot be read: {error}") from error
     return Identity(identify(certificate), until)
+
+
+def standard_tls(files: OrdinaryFiles) -> OrdinaryTls:
+    """Return ordinary TLS for SAEs of others, that takes over changed files. Raises `UsageError`."""
+    throttled = Throttled()
+
+    def refused(reason: str) -> None:
+        throttled.tell(_log.warning, "a client is refused", reason=reason)
+
+    def failed(reason: str) -> None:
+        _log.error("standard TLS goes on with what it had", reason=reason)
+
+    return OrdinaryTls(
+        files, lambda now: standard_server_context(now.certificate, now.key, now.authority), refused, failed
+    )
 
 
 def standard_server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:

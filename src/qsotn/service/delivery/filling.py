@@ -30,7 +30,9 @@ from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.service.delivery.group import Group
-from qsotn.service.delivery.routes import Path, Routes
+from qsotn.service.delivery.knowledge import known_links
+from qsotn.service.delivery.routes import FEWEST_UNITS, Path, Routes
+from qsotn.service.delivery.routes import REFILLED_PARTS as REFILLED_PARTS
 from qsotn.service.worker import Overloaded
 
 T = TypeVar("T")
@@ -40,11 +42,15 @@ MOST_UNITS: Final = 512
 """Of one supply. It is signed at every hop however large it is: a few large ones cost a fraction of many small ones."""
 COMMON_UNITS: Final = 64
 """A small pool is asked for in supplies of so many, a larger one by its parts."""
-FEWEST_UNITS: Final = 8
-"""Under a shortage supplies are halved; smaller ones than these are not worth their signatures."""
-REFILLED_PARTS: Final = 4
-"""Of how many parts of a pool one must be gone before more is asked for: every supply is signed at every hop."""
 MOST_BATCHES: Final = 32
+SUPPLY_US: Final = 20 * 1_000_000
+"""How long a supply may take. What is lost on the way is sent again after 5 s at the latest (`sender.LEASE_US`), and a
+process that died is back within a few: whoever has not answered by then is silent, and every pool that waits for its
+units on another way waits as long as this."""
+LOOK_AT_LINKS_US: Final = 2 * 1_000_000
+"""How often it is looked how the links stand while no supply begins, for who watches; before one begins, always."""
+LINK_BARRED: Final = "LINK_BARRED"
+"""The code with which a relay refuses for the error rate of its next link (`procedures.pool_supply`)."""
 SHORTEST_PAUSE: Final = 4
 LONGEST_PAUSE: Final = 240
 """Looks for which a pool is left alone when the QKDN has no bits for it, or a supply failed and burned some."""
@@ -107,6 +113,7 @@ class Filling:
         self._worker = worker
         self._handing_over = asyncio.Lock()
         self._due = asyncio.Event()
+        self._looked_at = -LOOK_AT_LINKS_US
 
     @property
     def short(self) -> tuple[PartyId, ...]:
@@ -132,10 +139,16 @@ class Filling:
         """Hand over once what arrived, and begin what is missing."""
         try:
             await self.hand_over()
+            if self._targets and abs(self._supply.clock() - self._looked_at) >= LOOK_AT_LINKS_US:
+                await self._look_at_links()
             for target in self._targets:
                 await self.fill(target)
         except (StoreError, Overloaded) as error:
             _log.warning("pools are not looked after now", reason=str(error))
+
+    async def _look_at_links(self) -> None:
+        self._supply.routes.know(await self._at_desk(known_links))
+        self._looked_at = self._supply.clock()
 
     # --- what arrived -----------------------------------------------------------------------------------------------
 
@@ -174,12 +187,14 @@ class Filling:
         wanted = self._ready_keys - ready - under_way
         if wanted * REFILLED_PARTS < self._ready_keys:
             return
+        await self._look_at_links()
         most = most_units(self._ready_keys)
         while wanted > 0 and (units := await self._begin(target, pool, above, min(wanted, most))):
             wanted -= units
 
     async def _begin(self, target: _Target, pool: Pool, above: int, units: int) -> int:
         """Begin one supply of so many units, or of fewer; return of how many, or 0 for a shortage."""
+        ways: tuple[Path, ...] = ()
         try:
             ways = self._supply.routes.ways(target.party, self._supply.clock())
             batch = await self._worker.call(
@@ -189,6 +204,7 @@ class Filling:
             if units > FEWEST_UNITS:
                 return await self._begin(target, pool, above, max(units // 2, FEWEST_UNITS))
             target.note_failure(str(error))
+            self._supply.routes.short(ways, self._supply.clock())
             return 0
         except Refusal as error:
             target.note_failure(f"{error.code} {error.detail}")
@@ -206,10 +222,14 @@ class Filling:
             target.note_failure(f"{failed[-1].code} {failed[-1].detail}".strip())
         for batch in ended:
             target.begun.remove(batch.orders[0].batch)
+            if batch.state is BatchState.ARRIVED:
+                self._supply.routes.crossed(order.path for order in batch.orders)
         for batch in failed:
             target.judged.append(batch.orders[0].batch)
             if batch.link:
-                self._supply.routes.avoid(batch.link, self._supply.clock())
+                routes = self._supply.routes
+                left_out = routes.refused if batch.code == LINK_BARRED else routes.failed
+                left_out(batch.link, self._supply.clock())
 
     async def _tell_findings(self, target: _Target) -> None:
         """Say whom an inquest named, once it is over."""
@@ -252,7 +272,7 @@ def _start(km: Km, work: Work, pool: Pool, above: int, units: int, ways: Sequenc
     first = max(above, km_pool.next_number(km.desk, pool))
     # The moment is in the name: a key manager that lost all its stores begins with the numbers of its first life.
     batch = f"{pool.tag:015x}-{first:012}-{km.desk.now:x}"
-    begin_pool_supply(km, work, pool, batch, first, units, paths=ways, mode=mode)
+    begin_pool_supply(km, work, pool, batch, first, units, paths=ways, mode=mode, lifetime=SUPPLY_US)
     return batch
 
 

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: bytes in, requests to an application, its answers out in the order of the requests.
+"""One HTTP/1.1 connection: requests to an application, its answers out in the order of the requests.
 
 Made for an interface that answers many small requests: no scope, no events, one task for what a connection has asked,
-and a head that is mostly prepared. What a client may make us keep is bounded (`Limits`), and every state it can leave a
+and a head that is mostly prepared. Bytes become requests in `http_requests`. Every state a client can leave a
 connection in has an end: `overdue` is asked once a second by `http_server`, so no request needs a timer of its own.
 
 What always holds: a request is handed on only when it is whole; after a request that broke the rules nothing more is
@@ -13,56 +13,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
-import httptools
 import msgspec
+
+from qsotn.service.delivery.http_requests import Limits as Limits
+from qsotn.service.delivery.http_requests import Request as Request
+from qsotn.service.delivery.http_requests import RequestReader
 
 LINGER_S: Final = 1.0
 """How long a client that is still sending may go on before the connection is cut: it would lose our answer."""
-_FRAMING: Final = 4
-"""Bytes on the wire for each byte of the largest body: chunks may not be mostly framing."""
-
-_HEADERS: Final = frozenset((b"content-type", b"content-length", b"host", b"expect"))
-"""Those that are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may take up. Sizes in bytes, times in seconds."""
-
-    head: int = 16 * 1024
-    body: int = 64 * 1024
-    pipelined: int = 16
-    """Requests of one connection that wait for their turn, before it is read from no more."""
-    connections: int = 1024
-    """Admitted ones: their handshake is over, and there was room. For one more, the longest idle of all is closed."""
-    connections_each: int = 128
-    """Of these, of one client as its certificate names it. For one more, its own longest idle is closed."""
-    handshakes: int = 512
-    """Connections that are not admitted yet. For one more, the oldest is dropped."""
-    handshakes_a_source: int = 128
-    """Of these, from one IPv4 address or one /64 of IPv6. For one more, the source's own oldest is dropped."""
-    request_s: float = 10.0
-    """From a request's first byte to its last."""
-    idle_s: float = 75.0
-    stalled_s: float = 20.0
-    """How long a client may leave an answer unread."""
-    handshake_s: float = 10.0
-    stop_s: float = 5.0
-
-
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """A whole request. `content_type` is empty if there was none."""
-
-    method: bytes
-    target: bytes
-    content_type: bytes
-    body: bytes
-    keep_alive: bool
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -107,13 +69,11 @@ class Connection(asyncio.Protocol):
         self._application, self._limits, self._date = application, limits, date
         self._opened, self._closed = opened, closed
         self._now = asyncio.get_running_loop().time
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(limits, self._now, self)
         self._waiting: deque[Request | Answer] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._last = False
-        self._receiving, self._reading = False, True
+        self._reading = True
         self._since = 0.0
-        self._received = 0
         self._writable: asyncio.Future[None] | None = None
         self._stalled_since = 0.0
 
@@ -127,118 +87,36 @@ class Connection(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read requests; what follows one that broke the rules is thrown away."""
-        if self._last:
-            return
-        self._received += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._last = True  # its request is answered in HTTP/1.1, which RFC 9110 allows; what follows may be no HTTP
-        except httptools.HttpParserError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"this is no HTTP/1.1: {str(error)[:80]}")
-        if self._receiving:
-            self._check_received()
-
-    def _check_received(self) -> None:
-        # A head that is not over yet is inside the parser, which tells of a header only when it is whole.
-        if self._in_head and self._received > self._limits.head:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the head exceeds {self._limits.head} bytes")
-        elif self._received > self._limits.head + _FRAMING * self._limits.body:
-            self._refuse_body()
+        """Read requests, unless nothing more is taken."""
+        if not self._reader.over:
+            self._reader.feed(data)
 
     def eof_received(self) -> None:
         """The client has said goodbye; over TLS, asyncio then ends the connection."""
-        self._last = True
+        self._reader.over = True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it is over, whatever the reason
         """Nothing can be said any more. A request under way comes to its end, because the store is part of it."""
-        self._last, self._receiving = True, False
+        self._reader.over, self._reader.receiving = True, False
         self._waiting.clear()
         self.resume_writing()
         self._closed(self)
 
-    # --- the parser tells -------------------------------------------------------------------------------------------
+    # --- the reader tells -------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._receiving, self._in_head = True, True
-        self._since = self._now()
-        self._received = self._head = self._size = self._announced = self._hosts = 0
-        self._target = self._content_type = b""
-        self._expects = False
-        self._parts: list[bytes] = []
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer what is no request for the application, behind the answers before it."""
+        self.take(self._application.problem(status, message))
 
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
-        self._target += url
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or refuse a trailer."""
-        self._count_head(len(name) + len(value) + 4)
-        if not self._in_head:
-            self._refuse(HTTPStatus.BAD_REQUEST, "trailers are not taken")
-        known = name.lower()
-        if known not in _HEADERS:
-            return
-        if known == b"content-type":
-            self._content_type = value
-        elif known == b"content-length":
-            self._announced = int(value)
-        elif known == b"host":
-            self._hosts += 1
-        else:
-            self._expects = True
-
-    def on_headers_complete(self) -> None:
-        """Judge the head, before a body is taken."""
-        self._in_head = False
-        if self._parser.get_http_version() != "1.1":
-            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
-        elif self._hosts != 1:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"{self._hosts} Host headers: expected one")
-        elif self._announced > self._limits.body:
-            self._refuse_body()
-        elif self._expects and not self._last and self._task is None:
+    def continue_(self) -> None:
+        """Let a client send its body, unless it has an answer to wait for."""
+        if self._task is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        self._size += len(body)
-        if self._size > self._limits.body:
-            self._refuse_body()
-        else:
-            self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        """Hand the request on."""
-        if self._last:
-            return
-        self._receiving = False
-        self._since = self._now()
-        keep_alive = self._parser.should_keep_alive()
-        self._last = not keep_alive
-        method, body = self._parser.get_method(), b"".join(self._parts)
-        self._take(Request(method, self._target, self._content_type, body, keep_alive))
-
-    def _count_head(self, size: int) -> None:
-        self._head += size
-        if self._head > self._limits.head:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the head exceeds {self._limits.head} bytes")
-
-    def _refuse_body(self) -> None:
-        self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body exceeds {self._limits.body} bytes")
-
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer what is no request for the application, behind the answers before it; take nothing more."""
-        if not self._last:
-            self._last = True
-            self._take(self._application.problem(status, message))
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _take(self, item: Request | Answer) -> None:
+    def take(self, item: Request | Answer) -> None:
+        """Take a whole request, or an answer to what was none, to be answered in its turn."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._answer(item))
             return
@@ -264,8 +142,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()  # the client must not take the answer to its next request for this one's
             raise
         self._task = None
-        self._since = self._since if self._receiving else self._now()
-        if self._last:
+        self._since = self._now()
+        if self._reader.over:
             self._finish()
 
     def _next(self) -> Request | Answer:
@@ -277,9 +155,9 @@ class Connection(asyncio.Protocol):
 
     def _send(self, answer: Answer, request: Request | None) -> None:
         if answer.last:
-            self._last = True
+            self._reader.over = True
             self._waiting.clear()
-        ends = self._last and not self._waiting
+        ends = self._reader.over and not self._waiting
         head = b"%b%b%bContent-Length: %d\r\n%b\r\n" % (
             _status_lines(answer.status, answer.content_type),
             self._date(),
@@ -291,7 +169,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head if request and request.method == b"HEAD" else head + answer.body)
 
     def _finish(self) -> None:
-        if self._receiving:
+        if self._reader.receiving:
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
         else:
             self._transport.close()
@@ -317,7 +195,7 @@ class Connection(asyncio.Protocol):
     @property
     def idle_since(self) -> float | None:
         """When the loop's clock saw its last request answered, or the connection begin; None if it is not idle."""
-        busy = self._last or self._receiving or self._task is not None or self._writable is not None
+        busy = self._reader.over or self._reader.receiving or self._task is not None or self._writable is not None
         return None if busy else self._since
 
     @property
@@ -331,15 +209,16 @@ class Connection(asyncio.Protocol):
         if self._writable is not None:
             if now - self._stalled_since > limits.stalled_s:
                 self._transport.abort()
-        elif self._receiving:
-            if now - self._since > limits.request_s:
-                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {limits.request_s:g} s")
+        elif self._reader.receiving:
+            if now - self._reader.begun > limits.request_s and not self._reader.over:
+                self._reader.over = True
+                self.refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {limits.request_s:g} s")
         elif self._task is None and now - self._since > limits.idle_s:
             self._transport.close()
 
     def stop(self) -> None:
         """Take no more requests; those that were taken are answered first."""
-        self._last = True
+        self._reader.over = True
         if self._task is None:
             self._transport.close()
 
@@ -349,7 +228,7 @@ class Connection(asyncio.Protocol):
 
     def part(self) -> None:
         """End at once with a goodbye, whose answer is not waited for (RFC 8446, clause 6.1, wants no such wait)."""
-        self._last = True
+        self._reader.over = True
         self._transport.close()
         self._transport.abort()
 

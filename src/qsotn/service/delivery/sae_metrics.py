@@ -1,11 +1,12 @@
 """What a key manager shows Prometheus of the SAEs it serves: how often each method was asked for, and how it went.
 
-The values are those of `MethodCounters` when they are asked for. Labels are methods and HTTP statuses: no SAE, no key.
+The values are those of `MethodCounters` and `Priorities` when they are asked for. Labels are methods, HTTP statuses and
+classes of SAEs: no SAE, no key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
@@ -13,15 +14,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from qsotn.service.delivery.etsi014_counters import MethodCount, MethodCounters
+from qsotn.service.delivery.priorities import ClassCount
 
 _METHOD = ("method",)
+_CLASS = ("class",)
 
 
 class SaeMetrics(Collector):
     """The metrics of one key manager's listener for SAEs."""
 
-    def __init__(self, registry: CollectorRegistry, counters: MethodCounters) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, counters: MethodCounters, classes: Mapping[str, ClassCount] | None = None
+    ) -> None:
+        """`classes` are those of the SAEs, if there are several."""
         self._counters = counters
+        self._classes = classes or {}
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -31,6 +38,7 @@ class SaeMetrics(Collector):
         yield _failures(counted)
         yield _repeats(counted)
         yield from _times(counted)
+        yield from _of_classes(self._classes)
 
 
 def _requests(counted: list[tuple[str, MethodCount]]) -> Metric:
@@ -66,3 +74,16 @@ def _times(counted: list[tuple[str, MethodCount]]) -> Iterator[Metric]:
         least.add_metric((method,), count.least_s)
         longest.add_metric((method,), count.longest_s)
     yield from (total, least, longest)
+
+
+def _of_classes(classes: Mapping[str, ClassCount]) -> Iterator[Metric]:
+    given = CounterMetricFamily("qsotn_sae_class_keys", "Keys that SAEs of a class were given", labels=_CLASS)
+    refused = CounterMetricFamily(
+        "qsotn_sae_class_refusals",
+        "Requests for which a pool had too few keys, or too few for the class",
+        labels=_CLASS,
+    )
+    for name, count in classes.items():
+        given.add_metric((name,), count.given)
+        refused.add_metric((name,), count.refused)
+    yield from (given, refused)

@@ -14,10 +14,14 @@ _PREFIX: Final = f"{Role.SAE}/"
 class Saes:
     """The SAEs that one key manager knows: its own, and those of others."""
 
-    def __init__(self, own: PartyId, homes: Mapping[str, PartyId]) -> None:
-        """`homes` says at which key manager each SAE is."""
+    def __init__(
+        self, own: PartyId, homes: Mapping[str, PartyId], classes: Mapping[str, str] | None = None, rest: str = ""
+    ) -> None:
+        """`homes` says at which key manager each SAE is, `classes` of which class; those without one are of `rest`."""
         self.own = own
         self._homes = dict(homes)
+        self._classes = dict(classes or {})
+        self._rest = rest
 
     @property
     def key_managers(self) -> frozenset[PartyId]:
@@ -40,6 +44,10 @@ class Saes:
             return self._homes[sae]
         except KeyError:
             raise Refusal("UNKNOWN_SAE", f"no SAE {sae} is known to {self.own}") from None
+
+    def service_class(self, sae: str) -> str:
+        """Return the class by whose priority an SAE is served."""
+        return self._classes.get(sae, self._rest)
 
     def by_home(self, saes: Iterable[str]) -> dict[PartyId, tuple[str, ...]]:
         """Return SAEs by their key manager, this one first, each once. Raises `Refusal` UNKNOWN_SAE."""

@@ -42,6 +42,14 @@ class _Abandoned:
     key_ids: tuple[KeyId, ...]
 
 
+def may_confirm(reserved: int, now: int) -> bool:
+    """Whether keys that were reserved at a moment may still be confirmed: no process takes them for nobody's yet.
+
+    Between the two is as long as a transaction may pause, so that what is confirmed late is not void at the far end.
+    """
+    return now - reserved < ORPHANED_US * 2 // 3
+
+
 class Voids:
     """What is to be destroyed, and the task that has it destroyed."""
 

@@ -32,6 +32,8 @@ from qsotn.service.http import (
     operations_pomp,
     operations_qkmp,
     operations_qssp,
+    operations_rates,
+    operations_sights,
     operations_streams,
     quantum_modules,
 )
@@ -55,9 +57,15 @@ _BY_ROLE: Final[dict[Role, tuple[Operation, ...]]] = {
         + operations_streams.OPERATIONS
         + operations_km.OPERATIONS
         + operations_keys.KM_OPERATIONS
+        + operations_sights.OPERATIONS
         + quantum_modules.OPERATIONS
     ),
-    Role.QKMP: operations_qkmp.OPERATIONS + operations_network.OPERATIONS + operations_admission.OPERATIONS,
+    Role.QKMP: (
+        operations_qkmp.OPERATIONS
+        + operations_network.OPERATIONS
+        + operations_rates.OPERATIONS
+        + operations_admission.OPERATIONS
+    ),
     Role.CPE: operations_cpe.OPERATIONS,
 }
 _NONE: Final = "none"

@@ -14,8 +14,22 @@ from qsotn.keynetwork.delivery import Pool, PoolCount
 from qsotn.ports import Posted
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
-from qsotn.service.delivery.assignments import AssignmentAnswer, AssignmentRequest, VoidRequest
-from qsotn.service.interoperation.etsi004_messages import Connect, Connected, Leave, Locate, Located
+from qsotn.service.delivery.assignments import (
+    AssignmentAnswer,
+    AssignmentRequest,
+    Stock,
+    StockQuestion,
+    VoidRequest,
+)
+from qsotn.service.delivery.passing_on import ForeignPart
+from qsotn.service.interoperation.etsi004_messages import (
+    Connect,
+    Connected,
+    Leave,
+    Locate,
+    Located,
+    StreamReport,
+)
 from qsotn.service.orders import Terms
 from qsotn.service.worker import Receipts
 
@@ -68,6 +82,9 @@ class Assigned(Protocol):
     async def void(self, origin: PartyId, request: VoidRequest) -> None:
         """Destroy keys that no SAE was given. Raises `Overloaded`, `StoreError`."""
 
+    async def stock(self, origin: PartyId, question: StockQuestion) -> Stock:
+        """Say how a pool of another key manager stands here. Raises `Overloaded`, `StoreError`."""
+
 
 class Streams(Protocol):
     """Streams of key as another key manager sees them, as `service.interoperation.etsi004_peers` offers them.
@@ -83,6 +100,9 @@ class Streams(Protocol):
 
     async def leave(self, peer: PartyId, asked: Leave) -> None:
         """Note that an application of the peer is gone."""
+
+    def reports(self) -> Sequence[StreamReport]:
+        """Return the streams that are owned here, by name, for an operator."""
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -107,13 +127,18 @@ async def no_provenance(_: str) -> bytes | None:
     return None
 
 
+async def no_foreign(_: str) -> ForeignPart | None:
+    """Say that no key of another operator went on from this process."""
+    return None
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What a process knows of itself that its party does not. `started_at` in microseconds since the epoch.
 
     `terms` are what a POMP's orders are given under; without them, orders are refused. `alarms` tells what a device's
     line terminal reports, `pools` how a key manager's ready keys stand. `provenance` tells how a key came here, signed
-    (`keynetwork.provenance`), and None for an unknown key ID.
+    (`keynetwork.provenance`), and None for an unknown key ID; `foreign` whose a key is that went on from a border.
     """
 
     started_at: int
@@ -124,6 +149,7 @@ class Deployment:
     streams: Streams | None = None
     pools: Callable[[], Awaitable[Mapping[Pool, PoolCount]]] = no_pools
     provenance: Callable[[str], Awaitable[bytes | None]] = no_provenance
+    foreign: Callable[[str], Awaitable[ForeignPart | None]] = no_foreign
 
 
 @dataclass(frozen=True)

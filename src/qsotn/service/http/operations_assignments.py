@@ -1,6 +1,6 @@
 """What another key manager has done with the ready keys it shares with this one (Kx; the API is ours).
 
-There is no key in it but under one-time pads. Both operations may be repeated: the same again changes nothing.
+There is no key in it but under one-time pads. Every operation may be repeated: the same again changes nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from typing import Any, Final
 from qsotn.domain import Role
 from qsotn.service.delivery.assignments import (
     ASSIGNMENTS,
+    STOCKS,
     VOIDS,
     Assignment,
     AssignmentAnswer,
     AssignmentRequest,
     Named,
     RefusedAssignment,
+    Stock,
+    StockQuestion,
     VoidRequest,
 )
 from qsotn.service.http.answer import Answer, json_answer
@@ -71,4 +74,21 @@ async def void_keys(call: Call[Any, Any, VoidRequest]) -> Answer:
     return Answer(204)
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (assign_keys, void_keys)
+@operation(
+    "POST",
+    STOCKS,
+    tag=_TAG,
+    roles=_KEY_MANAGERS,
+    body=Content(StockQuestion, StockQuestion(1)),
+    successes=(Success(200, "How it stands.", Content(Stock, Stock(4_800, 4_288, 4_800))),),
+    problems=(*DESK, NOT_FOUND),
+)
+async def tell_stock(call: Call[Any, Any, StockQuestion]) -> Answer:
+    """How a pool of whoever asks stands here, so that its origin promises no key that is not here.
+
+    All that has arrived is laid in first.
+    """
+    return json_answer(200, await _assigned(call).stock(call.peer.party, call.body))
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (assign_keys, void_keys, tell_stock)

@@ -18,12 +18,13 @@ from qsotn.keynetwork.examination import Examination, Examined, examine
 from qsotn.keynetwork.provenance import Leg
 from qsotn.keynetwork.relay import Mode
 from qsotn.parties.km import Km
+from qsotn.service.delivery.passing_on import ForeignPart
 from qsotn.service.http.answer import Answer, json_answer
 from qsotn.service.http.declaring import absent, at_desk, listing
 from qsotn.service.http.names import KeyPath
 from qsotn.service.http.operation import DESK, OPERATORS, PREFIX, Call, Content, Success, operation
 from qsotn.service.http.paging import Page, Window, page
-from qsotn.service.link_totals import totals
+from qsotn.service.link_totals import quality, totals
 
 WATCHERS: Final = frozenset({Role.OPERATOR, Role.QKMP})
 """Who may see counts of keys."""
@@ -35,8 +36,10 @@ class LinkSupply(msgspec.Struct, frozen=True):
 
     `available_bits` may still be allocated by this end; `pending_blocks` wait for the far end's agreement.
     `agreed_bits` and `drawn_bits` only grow: what both ends agreed on since the link was installed, and what this end
-    allocated of its half. `qber` is the error rate of the newest block, a fraction; `block_bits_s` the rate at which
-    the link made it, by its own account. Both are null where a block's source does not tell them.
+    allocated of its half. `qber` is the error rate that its light showed last, a fraction; `distils` is whether keys
+    come of it now; `block_bits_s` is the rate at which the link made its newest block, by its own account. All three
+    are null where a link's source does not tell them. `pending_s` is for how long the oldest of the pending blocks
+    waits; `lost_blocks` and `lost_bits` are what was written off here, because the far end does not share it.
     """
 
     link: str
@@ -48,6 +51,10 @@ class LinkSupply(msgspec.Struct, frozen=True):
     drawn_bits: int
     qber: float | None
     block_bits_s: float | None
+    distils: bool | None = None
+    pending_s: float = 0.0
+    lost_blocks: int = 0
+    lost_bits: int = 0
 
 
 class PoolSupply(msgspec.Struct, frozen=True):
@@ -104,6 +111,9 @@ class KeyProvenance(msgspec.Struct, frozen=True):
     reason: str
     account: str
     statements: tuple[SignedStatement, ...]
+    foreign: str = ""
+    """The other operator that a key came from, empty for one of this network. All else is about its way from our border
+    on, where it lay under a one-time pad of that batch; how it came to the border, its operator knows."""
 
 
 @listing(
@@ -120,6 +130,7 @@ class KeyProvenance(msgspec.Struct, frozen=True):
         drawn_bits=661_760,
         qber=0.0046,
         block_bits_s=2_043_936.5,
+        distils=True,
     ),
     roles=WATCHERS,
 )
@@ -136,6 +147,7 @@ def list_links(km: Km, call: Call[Any, Window, None]) -> Page[LinkSupply]:
 
 def _status(km: Km, link: str, neighbour: PartyId) -> LinkSupply:
     sums = totals(km, link)
+    light = quality(km, link, sums)
     return LinkSupply(
         link=link,
         neighbour=neighbour,
@@ -144,8 +156,12 @@ def _status(km: Km, link: str, neighbour: PartyId) -> LinkSupply:
         pending_blocks=sums.pending,
         agreed_bits=sums.agreed_units * UNIT_BITS,
         drawn_bits=sums.drawn_units * UNIT_BITS,
-        qber=sums.error_rate,
+        qber=light.error_rate,
         block_bits_s=sums.bits_per_second,
+        distils=light.distils,
+        pending_s=(km.desk.now - sums.pending_since) / 1e6 if sums.pending_since else 0.0,
+        lost_blocks=sums.lost_blocks,
+        lost_bits=sums.lost_units * UNIT_BITS,
     )
 
 
@@ -253,10 +269,24 @@ async def show_provenance(call: Call[KeyPath, Any, None]) -> Answer:
     It is known from the key's arrival on, also after its delivery, at both ends of its pool and nowhere else.
     """
     key_id = call.path.key_id
-    signed = await call.service.deployment.provenance(key_id)
+    deployment = call.service.deployment
+    signed, foreign = await deployment.provenance(key_id), None
+    if not signed:
+        foreign = await deployment.foreign(key_id)
+        signed = None if foreign is None else await deployment.provenance(foreign.pad)
     if not signed:
         raise absent("key", key_id)
-    return json_answer(200, await at_desk(call, lambda km: _provenance(km, key_id, signed)))
+    return json_answer(200, await at_desk(call, lambda km: _with_foreign(_provenance(km, key_id, signed), foreign)))
+
+
+def _with_foreign(shown: KeyProvenance, part: ForeignPart | None) -> KeyProvenance:
+    if part is None:
+        return shown
+    account = (
+        f"key {shown.key_id} came from {part.operator} to {part.border}, and went on under the one-time pad "
+        f"{part.pad}; of the pad: {shown.account}"
+    )
+    return msgspec.structs.replace(shown, foreign=part.operator, account=account)
 
 
 def _provenance(km: Km, key_id: str, signed: bytes) -> KeyProvenance:

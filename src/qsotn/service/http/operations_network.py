@@ -14,7 +14,7 @@ from qsotn.domain import End, LineId, PartyId
 from qsotn.keynetwork.forecast import forecast
 from qsotn.parties.line_comparison import LineComparison, LineEndState, Step
 from qsotn.parties.network_alarms import Alarm, Cause, Severity
-from qsotn.parties.network_capacity import LinkState, LinkView, RateSource, link_views
+from qsotn.parties.network_capacity import LinkState, LinkUse, LinkView, RateSource, link_views
 from qsotn.parties.network_readings import LinkReading, PoolReading
 from qsotn.parties.qkmp import Qkmp
 from qsotn.service.http.declaring import listing, reading
@@ -50,7 +50,8 @@ class NetworkLink(msgspec.Struct, frozen=True):
     """A QKD link. Rates in bits a second for both ends together; `qber` is a fraction, null where nobody told it.
 
     `rate_from` says whether the rate was seen in the busiest minute of its history, or is its blocks' own account.
-    `told` has an entry for each end that told of it.
+    `told` has an entry for each end that told of it. `width_bits` and `use` are what supplies are routed by: the bits
+    that they may count on within a minute, and whether the link is PREFERRED, AVOIDED or BARRED.
     """
 
     link: str
@@ -60,6 +61,8 @@ class NetworkLink(msgspec.Struct, frozen=True):
     rate_from: RateSource
     drawn_bits_s: float
     qber: float | None
+    width_bits: int
+    use: LinkUse
     told: tuple[NetworkLinkEnd, ...]
 
 
@@ -136,6 +139,8 @@ NETWORK_EXAMPLE: Final = Network(
             rate_from=RateSource.SEEN,
             drawn_bits_s=17.1,
             qber=0.0046,
+            width_bits=175_231,
+            use=LinkUse.AVOIDED,
             told=(NetworkLinkEnd(PartyId("km/jinan"), 110_848, 1_545_216, 661_760, 0, _AT, 2.5),),
         ),
     ),
@@ -165,6 +170,8 @@ def _link(view: LinkView, now: int) -> NetworkLink:
         rate_from=view.rate_from,
         drawn_bits_s=view.drawn_bits_s,
         qber=view.qber,
+        width_bits=view.width_bits,
+        use=view.use,
         told=tuple(_link_end(one, now) for one in view.readings),
     )
 

@@ -1,4 +1,4 @@
-"""What the key manager of a stream's peer asks of the one that owns the stream (Kx; the API is ours).
+"""What the key manager of a stream's peer asks of the one that owns the stream (Kx; the API is ours), and an operator.
 
 Streams are those of ETSI GS QKD 004. There is no key in any of it: the peer finds its copy among its ready keys.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from qsotn.domain import Role
+from qsotn.domain import PartyId, Role
 from qsotn.service.http.answer import Answer, json_answer
 from qsotn.service.http.context import Streams
-from qsotn.service.http.operation import DESK, Call, Content, Operation, Success, operation
+from qsotn.service.http.operation import DESK, PREFIX, Call, Content, Operation, Success, operation
+from qsotn.service.http.operations_km import WATCHERS
+from qsotn.service.http.paging import Page, Window, page
 from qsotn.service.http.problems import NOT_FOUND, REFUSED, WRONG_PARTY, HttpProblem
 from qsotn.service.interoperation.etsi004_messages import (
     CONNECT,
@@ -23,6 +25,7 @@ from qsotn.service.interoperation.etsi004_messages import (
     Located,
     QoS,
     Status,
+    StreamReport,
 )
 
 _KEY_MANAGERS: Final = frozenset({Role.KM})
@@ -95,4 +98,43 @@ async def leave_stream(call: Call[Any, Any, Leave]) -> Answer:
     return Answer(204)
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (connect_stream, locate_chunk, leave_stream)
+@operation(
+    "GET",
+    f"{PREFIX}/streams",
+    tag="km",
+    roles=WATCHERS,
+    query_type=Window,
+    successes=(
+        Success(
+            200,
+            "A page.",
+            Content(
+                Page[StreamReport],
+                Page(
+                    (
+                        StreamReport(
+                            _STREAM, "bank", "branch", PartyId("km/qingdao"), QoS(32, min_bps=256), connected=True
+                        ),
+                    ),
+                    None,
+                ),
+            ),
+        ),
+    ),
+    problems=DESK,
+)
+async def list_streams(call: Call[Any, Window, None]) -> Answer:
+    """The streams of key that applications here began, by their name, with the quality of service they were promised.
+
+    A key manager that serves no streams has none.
+    """
+    streams = call.service.deployment.streams
+    told = {} if streams is None else {one.stream: one for one in streams.reports()}
+
+    def items(*, after: str, limit: int) -> list[tuple[str, StreamReport]]:
+        return [(name, told[name]) for name in sorted(told) if name > after][:limit]
+
+    return json_answer(200, page("streams", call.query, items, lambda one: one))
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (connect_stream, locate_chunk, leave_stream, list_streams)

@@ -74,6 +74,17 @@ class Block(Blind, frozen=True):
     ledger: BlockLedger
 
 
+class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the modules measured of a link's light without making a key: the QBER, or null if too little arrived.
+
+    `distils` is whether keys are expected of it: not after an exchange gave none, until a later one does or the light
+    is clearly better.
+    """
+
+    error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None
+    distils: bool
+
+
 _STATUS_EXAMPLE: Final = LinkStatus("jinan-weifang", 110_848, 3, (4, 5, 6))
 _LEDGER_EXAMPLE: Final = BlockLedger(
     link="jinan-weifang",
@@ -176,4 +187,27 @@ async def deposit_block(call: Call[LinkPath, Any, Block]) -> Answer:
     return Answer(204)
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (read_link, install_first_keys, begin_exchange, deposit_block)
+@_declared(
+    "PUT",
+    "/measurement",
+    Success(204, "Noted, in the place of the last one."),
+    Content(Measurement, Measurement(0.0931, distils=False)),
+)
+async def note_measurement(call: Call[LinkPath, Any, Measurement]) -> Answer:
+    """Tell how the light of the link is now, at times when no block tells it: while the link rests, or gives no key."""
+    told = call.body
+
+    def note(km: Km) -> None:
+        link_keys.measured(km, _own_link(km, call), told.error_rate, distils=told.distils)
+
+    await at_desk(call, note)
+    return Answer(204)
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    read_link,
+    install_first_keys,
+    begin_exchange,
+    deposit_block,
+    note_measurement,
+)

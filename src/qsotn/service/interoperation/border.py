@@ -16,6 +16,7 @@ from qsotn.service.interoperation.etsi020 import Etsi020
 from qsotn.service.interoperation.etsi020_client import Courier, Line
 from qsotn.service.interoperation.gateway import ACKNOWLEDGED_S, Gateway
 from qsotn.service.interoperation.operators import Operator, Operators
+from qsotn.service.interoperation.relaying import Onward, Relaying
 from qsotn.service.interoperation.sent import Sending
 
 
@@ -32,6 +33,8 @@ class Neighbourhood:
     line: Callable[[Operator], Line]
     own_url: str
     patience_s: float = ACKNOWLEDGED_S
+    onward: Onward | None = None
+    """The way to SAEs at other key managers of this network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Border:
 
     gateway: Gateway
     interface: Etsi020
+    store: InThread
 
 
 def now_us() -> int:
@@ -63,9 +67,15 @@ async def opened(
         )
         settling.gateway = gateway
         await gateway.recover()
-        task = tasks.create_task(courier.run())
-        yield Border(gateway, Etsi020(around.operators, around.saes, store, clock, courier.nudge, gateway.settled))
-        task.cancel()
+        relaying = None
+        doing = [tasks.create_task(courier.run())]
+        if around.onward is not None:
+            relaying = Relaying(around.onward, around.saes, store, clock, courier.nudge)
+            doing.append(tasks.create_task(relaying.run()))
+        interface = Etsi020(around.operators, around.saes, store, clock, courier.nudge, gateway.settled, relaying)
+        yield Border(gateway, interface, store)
+        for task in doing:
+            task.cancel()
 
 
 class _Settling:

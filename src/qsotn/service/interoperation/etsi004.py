@@ -124,6 +124,16 @@ class KeyStreams:
         for end in self._ends.values():
             end.sweep(now)
 
+    def reports(self) -> list[form.StreamReport]:
+        """Return the streams that are owned here, by name, for an operator."""
+        homes = self._around.saes.home
+        return [
+            form.StreamReport(
+                name, one.source, one.destination, homes(one.destination), one.qos, connected=one.connected
+            )
+            for name, one in sorted(self._owned.items())
+        ]
+
     # --- for the key managers of peers ------------------------------------------------------------------------------
 
     async def connect(self, asked: form.Connect, asking: PartyId | None = None) -> form.Connected:

@@ -13,6 +13,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from qsotn.domain import PartyId
+
 OPEN_CONNECT, GET_KEY, CLOSE = "/etsi004/v2/open_connect", "/etsi004/v2/get_key", "/etsi004/v2/close"
 CONNECT, LOCATE, LEAVE = "/kx/v1/streams/connect", "/kx/v1/streams/locate", "/kx/v1/streams/leave"
 """Between two key managers: the one at which the peer is asks the one that owns the stream."""
@@ -58,6 +60,17 @@ class QoS(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Natural = msgspec.field(name="Timeout", default=0)
     ttl: Natural = msgspec.field(name="TTL", default=0)
     mimetype: Annotated[str, msgspec.Meta(max_length=256)] = msgspec.field(name="Metadata_mimetype", default="")
+
+
+class StreamReport(msgspec.Struct, frozen=True):
+    """A stream as the key manager that owns it tells an operator of it; `km` is the destination's."""
+
+    stream: str
+    source: str
+    destination: str
+    km: PartyId
+    qos: QoS
+    connected: bool
 
 
 class OpenConnect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,6 +33,10 @@ class StreamsForPeers:
         self._check_speaks_for(peer, asked.application)
         await self._streams.leave(asked)
 
+    def reports(self) -> list[form.StreamReport]:
+        """Return the streams that are owned here, by name, for an operator."""
+        return self._streams.reports()
+
     def _check_speaks_for(self, peer: PartyId, application: str) -> None:
         if self._saes.home(application) != peer:
             raise WrongParty(f"{peer} is not the key manager of {application}")

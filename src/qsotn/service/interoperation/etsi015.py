@@ -39,7 +39,8 @@ class ApplicationView:
     clients: tuple[str, ...]
     """The URIs of those that collect them."""
     remote: PartyId
-    connected: bool
+    connected: bool | None
+    """Whether it takes keys now, None where nobody can tell."""
     internal: bool = False
     priority: int = 0
     most_bps: float | None = None
@@ -52,6 +53,8 @@ class ApplicationView:
 @dataclass(frozen=True, slots=True)
 class LinkView:
     """One link. Rates in bits per second, `qber` a fraction; what is None is not known.
+
+    `rate_bps` is an average over a recent time, `consumed_bps` what applications need or take of the link.
 
     `hops` are the key managers next on the way of a virtual link; a physical one has none.
     """
@@ -117,9 +120,10 @@ def _interface(node: NodeView, link: LinkView, interfaces: Mapping[str, int]) ->
 
 
 def _application(node: NodeView, one: ApplicationView) -> dict[str, Any]:
+    status = None if one.connected is None else _type("ON" if one.connected else "DISCONNECTED")
     return {
         "app_id": identifier("application", one.name),
-        "app_status": _type("ON" if one.connected else "DISCONNECTED"),
+        **_known(app_status=status),
         "app_type": _type("INTERNAL" if one.internal else "CLIENT"),
         "server_app_id": one.server,
         "client_app_id": list(one.clients),

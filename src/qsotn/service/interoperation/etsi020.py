@@ -2,26 +2,29 @@
 
 Who asks is who its certificate names, and speaks for its own SAEs alone. `ext_keys` and `void` are answered 202 once
 what they asked for is durable, together with the acknowledgement that is then posted until the operator has taken it
-(`etsi020_client`). A repetition is acknowledged again.
+(`etsi020_client`). Without a callback they are answered 200 with the acknowledgement itself (synchronous mode). A
+repetition is acknowledged again.
 
-Keys are taken for SAEs that are attached to this key manager. What is meant for others is refused (400): there is no
-route to them from here.
+Keys are taken for the SAEs of this network: for those that are attached to this key manager they wait here, to those at
+another they go on first (`relaying`). What is meant for anybody else is refused (400).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from qsotn.domain import KeyId
-from qsotn.errors import QsotnError, Refusal
+from qsotn.errors import LineError, QsotnError, Refusal
 from qsotn.service.delivery.saes import Saes
 from qsotn.service.interoperation import etsi020_messages as form
-from qsotn.service.interoperation import received, sent
-from qsotn.service.interoperation.border_store import InThread
+from qsotn.service.interoperation import received, relayed, sent
+from qsotn.service.interoperation.border_store import BorderStore, InThread
+from qsotn.service.interoperation.etsi020_problems import problem, problem_of
 from qsotn.service.interoperation.operators import Operator, Operators, callback_path
 from qsotn.service.interoperation.reading import read_json
+from qsotn.service.interoperation.relaying import Relaying
 from qsotn.service.interoperation.reply import (
     ACCEPTED,
     NOT_ALLOWED,
@@ -29,12 +32,11 @@ from qsotn.service.interoperation.reply import (
     OK,
     Reply,
     json_reply,
-    problem,
-    problem_of,
 )
 
 Settled = Callable[[Mapping[KeyId, sent.Sending]], None]
 _Act = Callable[[Operator, bytes], Awaitable[Reply]]
+_Take = Callable[[BorderStore], Sequence[form.AckContainer]]
 
 
 class Etsi020:
@@ -48,11 +50,14 @@ class Etsi020:
         clock: Callable[[], int],
         posted: Callable[[], None],
         settled: Settled,
+        relaying: Relaying | None = None,
     ) -> None:
         """`clock` returns microseconds since the epoch.
 
         `posted` is called when an acknowledgement waits to be sent, `settled` with what acknowledgements changed.
+        Without `relaying` there is no way to SAEs elsewhere.
         """
+        self._relaying = relaying
         self._operators, self._saes, self._store, self._clock = operators, saes, store, clock
         self._posted, self._settled = posted, settled
         self._acts: Final[dict[tuple[str, str], _Act]] = {
@@ -76,27 +81,48 @@ class Etsi020:
             return problem_of(error)
 
     async def _versions(self, _: Operator, __: bytes) -> Reply:
-        return json_reply(OK, form.Versions(form.SPOKEN))
+        return json_reply(OK, form.Versions(form.SPOKEN, form.CAPABILITIES))
 
     async def _take(self, operator: Operator, body: bytes) -> Reply:
         asked = read_json(body, form.ExtKeyContainer)
         form.check_transfer(asked)
         self._check_route(operator, asked.initiator_sae_id, asked.target_sae_ids)
         path = callback_path(operator, asked.ack_callback_url)
-        await self._store.call(
-            partial(received.take, operator=operator.name, asked=asked, path=path, now=self._clock())
+        elsewhere = [target for target in asked.target_sae_ids if self._saes.home(target) != self._saes.own]
+        took = partial(
+            received.take, operator=operator.name, asked=asked, path=path, now=self._clock(), elsewhere=elsewhere
         )
-        self._posted()
-        return Reply(ACCEPTED)
+        acks = await self._store.call(took)
+        if self._relaying is not None and elsewhere:
+            if path is None:
+                return await self._synchronous(operator, asked, self._relaying, took)
+            self._relaying.nudge()
+        return self._answered(path, acks)
+
+    async def _synchronous(
+        self, operator: Operator, asked: form.ExtKeyContainer, relaying: Relaying, took: _Take
+    ) -> Reply:
+        """Answer when keys are where they are to be. Raises `LineError` if they are not yet; they may get there."""
+        await relaying.round()
+        key_ids = [form.key_name(key.key_id) for key in asked.keys]
+        if await self._store.call(partial(relayed.is_under_way, operator=operator.name, key_ids=key_ids)):
+            raise LineError("the keys are on their way to their SAEs; ask again, or have them void")
+        return json_reply(OK, await self._store.call(took))
 
     async def _void(self, operator: Operator, body: bytes) -> Reply:
         asked = read_json(body, form.VoidContainer)
         form.check_void(asked)
         self._check_route(operator, asked.initiator_sae_id, asked.target_sae_ids)
         path = callback_path(operator, asked.ack_callback_url)
-        await self._store.call(
-            partial(received.void, operator=operator.name, asked=asked, path=path, now=self._clock())
-        )
+        voided = partial(received.void, operator=operator.name, asked=asked, path=path, now=self._clock())
+        acks = await self._store.call(voided)
+        if self._relaying is not None:
+            self._relaying.nudge()
+        return self._answered(path, acks)
+
+    def _answered(self, path: str | None, acks: Sequence[form.AckContainer]) -> Reply:
+        if path is None:
+            return json_reply(OK, acks)
         self._posted()
         return Reply(ACCEPTED)
 
@@ -112,5 +138,10 @@ class Etsi020:
             raise Refusal("WRONG_PARTY", f"initiator_sae_id {initiator!r} is no SAE of {operator.name}")
         for target in targets:
             # A foreign SAE counts as attached to this border as well, and its own operator is nobody's postman for us.
-            if self._operators.of_sae(target) is not None or self._saes.home(target) != self._saes.own:
+            if self._operators.of_sae(target) is not None:
+                raise Refusal("NO_PASSBACK", f"target_sae_ids: {target!r} is not attached to {self._saes.own}")
+            if self._saes.home(target) != self._saes.own and not self._goes_on(target):
                 raise Refusal("NO_ROUTE", f"target_sae_ids: {target!r} is not attached to {self._saes.own}")
+
+    def _goes_on(self, target: str) -> bool:
+        return self._relaying is not None and self._relaying.leads_to(target)

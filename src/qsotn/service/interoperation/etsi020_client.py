@@ -30,6 +30,8 @@ LOOK_S: Final = 1.0
 LARGEST_ANSWER: Final = 64 * 1024
 MOST_AT_ONCE: Final = 64
 _CLIENT_ERRORS: Final = range(400, 500)
+_NOTHING_KEPT: Final = 400
+"""The only one to say so of the keys of the request: with any other they may have been taken."""
 _TRY_AGAIN: Final = frozenset({401, 403, 404, 408, 425, 429})
 """Statuses of a far end that is being set up or is busy: they say nothing about the keys."""
 _log = structlog.get_logger("interoperation")
@@ -152,7 +154,11 @@ class Courier:
         path, document = self._request(due)
         status = await self._said(due.operator, path, msgspec.json.encode(document))
         if _is_final(status):
-            await self._store.call(partial(sent.refused, what=due))
+            if due.state is sent.Sending.SENDING and status != _NOTHING_KEPT:
+                abandoned = partial(sent.abandon, key_ids=due.key_ids, now=self._clock(), target=due.target)
+                await self._store.call(abandoned)
+            else:
+                await self._store.call(partial(sent.refused, what=due))
             after = sent.Sending.FAILED if due.state is sent.Sending.SENDING else sent.Sending.FAILED_TO_VOID
             self._settled(dict.fromkeys(due.key_ids, after))
         if status != ACCEPTED:

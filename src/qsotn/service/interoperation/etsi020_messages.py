@@ -1,20 +1,22 @@
 """ETSI GS QKD 020 V1.1.1: what key managers of different operators tell each other of keys, as it is written and read.
 
-Keys travel in base64, sizes are in bits. An acknowledgement names the keys of one target SAE that share one status.
-What a vendor adds stands in the extension members; `extension_mandatory` asks for something that this key manager must
-know, and as it knows none, a request with one is refused. Requests have no other members but the standard's: a misspelt
-one would quietly ask for something else.
+Members and their limits are those of the standard's OpenAPI document, version 1.1.1. Keys travel in base64, sizes are
+in bits. An acknowledgement names the keys of one target SAE that share one status. What a vendor adds stands in the
+extension members; `extension_mandatory` asks for something that this key manager must know, and as it knows none, a
+request with one is refused. Requests have no other members but the standard's: a misspelt one would quietly ask for
+something else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 
-from qsotn.errors import MalformedMessage
+from qsotn.errors import MalformedMessage, Refusal
 
 VERSIONS, EXT_KEYS, ACK, VOID = (
     "/kmapi/versions",
@@ -23,16 +25,23 @@ VERSIONS, EXT_KEYS, ACK, VOID = (
     "/kmapi/v1/ext_keys/void",
 )
 SPOKEN: Final = ("v1",)
+CAPABILITIES: Final = ("synchronous_mode",)
+"""What is more than the standard demands: a request without a callback is answered with its acknowledgement."""
 MOST_KEYS: Final = 128
 """Of one request. What is larger is refused before anything of it is taken."""
 MOST_ACKNOWLEDGED: Final = 1024
 MOST_TARGETS: Final = 16
+MOST_EXTENSIONS: Final = 1024
 SMALLEST_KEY, LARGEST_KEY = 64, 8192
 """Bits of a key that another operator may hand us."""
 LONGEST_MESSAGE: Final = 500
 
 Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$(?!\n)")]
-SaeId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+LONGEST_SAE_ID: Final = 64
+_SAE_ID: Final = r"^([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$(?!\n)"
+_EXTENSION: Final = re.compile(r"E[1-9][0-9]*_.+", re.DOTALL)
+SaeId = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_SAE_ID, pattern=_SAE_ID)]
+"""Of characters that a URI may have ("SAE IDs")."""
 Targets = Annotated[tuple[SaeId, ...], msgspec.Meta(min_length=1, max_length=MOST_TARGETS)]
 Url = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Extension = dict[str, msgspec.Raw]
@@ -49,9 +58,10 @@ class AckStatus(StrEnum):
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """The versions of the interface that a key manager speaks."""
+    """The versions of the interface that a key manager speaks, and what it can beside."""
 
     versions: tuple[str, ...]
+    capabilities: tuple[str, ...] = ()
 
 
 class ExtKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -81,11 +91,10 @@ class VoidContainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     initiator_sae_id: SaeId
     target_sae_ids: Targets
-    key_ids: Annotated[tuple[Uuid, ...], msgspec.Meta(max_length=MOST_ACKNOWLEDGED)] = ()
+    key_ids: Annotated[tuple[Uuid, ...], msgspec.Meta(max_length=MOST_ACKNOWLEDGED)]
     ack_callback_url: Url | None = None
     all_confirmation: bool = False
-    extension_mandatory: Extension | None = None
-    extension_optional: Extension | None = None
+    extension: Extension | None = None
 
 
 class KeyReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -106,12 +115,13 @@ class AckContainer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     extension: Extension | None = None
 
 
-Acks = Annotated[tuple[AckContainer, ...], msgspec.Meta(min_length=1, max_length=MOST_ACKNOWLEDGED)]
+Acks = Annotated[tuple[AckContainer, ...], msgspec.Meta(max_length=MOST_ACKNOWLEDGED)]
 
 
 def check_transfer(asked: ExtKeyContainer) -> None:
-    """Check what the shape does not say. Raises `MalformedMessage`."""
-    _check_extensions(asked.extension_mandatory)
+    """Check what the shape does not say. Raises `MalformedMessage`, `Refusal` UNSUPPORTED_EXTENSION."""
+    _check_names(asked.extension_mandatory, asked.extension_optional, *(key.extension for key in asked.keys))
+    _check_mandatory(asked.extension_mandatory)
     _check_ids(key.key_id for key in asked.keys)
     _check_targets(asked.initiator_sae_id, asked.target_sae_ids)
     for key in asked.keys:
@@ -121,12 +131,23 @@ def check_transfer(asked: ExtKeyContainer) -> None:
 
 
 def check_void(asked: VoidContainer) -> None:
-    """Check what the shape does not say. Raises `MalformedMessage`."""
-    _check_extensions(asked.extension_mandatory)
+    """Check what the shape does not say. Raises `MalformedMessage`, `Refusal` NO_ALL_CONFIRMATION."""
+    _check_names(asked.extension)
     _check_ids(asked.key_ids)
     _check_targets(asked.initiator_sae_id, asked.target_sae_ids)
     if not asked.key_ids and not asked.all_confirmation:
-        raise MalformedMessage("key_ids is empty: to void all keys between these SAEs, all_confirmation must be true")
+        detail = "key_ids is empty: to void all keys between these SAEs, all_confirmation must be true"
+        raise Refusal("NO_ALL_CONFIRMATION", detail)
+
+
+def check_sae_id(name: str) -> None:
+    """Check that an SAE can be named to another operator ("SAE IDs"). Raises `MalformedMessage`."""
+    try:
+        msgspec.convert(name, SaeId)
+    except msgspec.ValidationError:
+        raise MalformedMessage(
+            f"SAE {name[:80]!r} cannot be named to other operators: an ID is 1 to {LONGEST_SAE_ID} characters of a URI"
+        ) from None
 
 
 def key_name(key_id: str) -> str:
@@ -145,7 +166,19 @@ def _check_targets(initiator: str, targets: tuple[str, ...]) -> None:
         raise MalformedMessage("target_sae_ids names an SAE twice, or the initiator itself")
 
 
-def _check_extensions(mandatory: Extension | None) -> None:
+def _check_names(*extensions: Extension | None) -> None:
+    """Check that extensions are not empty, and that each is named after whom it belongs to ("Extensions")."""
+    for extension in extensions:
+        if extension is not None and not 1 <= len(extension) <= MOST_EXTENSIONS:
+            raise MalformedMessage(f"an extension has {len(extension)} members; expected 1 to {MOST_EXTENSIONS}")
+        for name in extension or ():
+            if not _EXTENSION.fullmatch(name):
+                raise MalformedMessage(
+                    f"extension {name[:80]!r}: expected E, a private enterprise number, _ and a name"
+                )
+
+
+def _check_mandatory(mandatory: Extension | None) -> None:
     if mandatory:
         names = ", ".join(name[:80] for name in list(mandatory)[:8])
-        raise MalformedMessage(f"extension_mandatory has what is not supported here: {names}")
+        raise Refusal("UNSUPPORTED_EXTENSION", f"extension_mandatory has what is not supported here: {names}")

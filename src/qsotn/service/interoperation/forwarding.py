@@ -18,6 +18,8 @@ from qsotn.service.delivery.assignments import (
     AssignmentRequest,
     Named,
     RefusedAssignment,
+    Stock,
+    StockQuestion,
     VoidRequest,
 )
 from qsotn.service.interoperation.gateway import Gateway
@@ -45,6 +47,10 @@ class Forwarding:
         """Destroy keys that no SAE was given, here and at other operators. Raises `Overloaded`, `StoreError`."""
         await self._assigned.void(origin, request)
         await self._gateway.withdraw([key_id for one in request.voids for key_id in one.key_ids(origin)])
+
+    async def stock(self, origin: PartyId, question: StockQuestion) -> Stock:
+        """Say how a pool of another key manager stands here. Raises `Overloaded`, `StoreError`."""
+        return await self._assigned.stock(origin, question)
 
     async def _forwarded(self, origin: PartyId, position: int, asked: Assignment) -> RefusedAssignment | None:
         foreign = [slave for slave in asked.slaves if slave in self._foreign]

@@ -20,12 +20,13 @@ from typing import Final
 import structlog
 
 from qsotn.domain import KeyId
-from qsotn.errors import QsotnError, Refusal, WrongParty
+from qsotn.errors import MalformedMessage, QsotnError, Refusal, WrongParty
 from qsotn.keynetwork.delivery import ReadyKey
 from qsotn.service.delivery.offered import KeyDelivery, Offer
 from qsotn.service.delivery.saes import Saes
 from qsotn.service.interoperation import received, sent
 from qsotn.service.interoperation.border_store import InThread
+from qsotn.service.interoperation.etsi020_messages import check_sae_id
 from qsotn.service.interoperation.operators import Operator, Operators
 
 ACKNOWLEDGED_S: Final = 8.0
@@ -90,6 +91,7 @@ class Gateway:
             return await self._delivery.reserve(master, slaves, number, size)
         if len(slaves) > 1:
             raise Refusal("BAD_REQUEST", "an SAE of another operator shares keys with one SAE at a time")
+        _check_master(master)
         self._check_answers(foreign[0])
         keys = await self._delivery.reserve(master, slaves, number, size)
         await self._hand_over(foreign[0], master, slaves[0], [key.key_id for key in keys], self._patience_s)
@@ -120,6 +122,7 @@ class Gateway:
         operator = self._operators.of_sae(slave)
         if operator is None:
             raise Refusal("UNKNOWN_SAE", f"{slave} belongs to no other operator")
+        _check_master(master)
         self._check_answers(operator)
         await self._hand_over(operator, master, slave, key_ids, min(self._patience_s, FORWARDED_S))
 
@@ -175,6 +178,13 @@ class Gateway:
             self._due()
         except QsotnError as error:
             _log.error("keys that nobody was given are not void yet", keys=len(key_ids), reason=str(error))
+
+
+def _check_master(master: str) -> None:
+    try:
+        check_sae_id(master)
+    except MalformedMessage as error:
+        raise Refusal("BAD_REQUEST", str(error)) from error
 
 
 def _future() -> asyncio.Future[sent.Sending]:

@@ -4,8 +4,8 @@ The interface is that of the QKD modules (`service.http.quantum_modules`): both 
 each takes its own copy. Whoever made these bits authenticated his own exchange, so the key that is burned serves
 nothing, and 64 bytes of the block are withheld to take its place: the link can be fed by other modules later.
 
-A key manager allocates nothing of a block before the two have compared it. If only one of them gets it, it stays
-pending for good, at that end alone.
+A key manager allocates nothing of a block before the two have compared it. If only one of them gets it, that one writes
+it off, with an account, once the next block comes or its time is over (`procedures.block_account`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from qsotn.errors import Refusal, UsageError, WrongParty
-from qsotn.service.interoperation.etsi020_messages import ACK
 
 _LONGEST_PATH = 512
 
@@ -60,13 +59,13 @@ class Operators:
         return self._by_sae.get(sae)
 
 
-def callback_path(operator: Operator, url: str | None) -> str:
-    """Return the path of a callback at its operator's own origin; without a URL, that of the standard.
+def callback_path(operator: Operator, url: str | None) -> str | None:
+    """Return the path of a callback at its operator's own origin, None without a URL: for the synchronous mode.
 
     Raises `Refusal` CALLBACK_REFUSED for any other place, and for a URL that two readers could understand differently.
     """
     if url is None:
-        return ACK
+        return None
     try:
         parts = urlsplit(url)
         own = parts.scheme == "https" and _origin(parts) == operator.origin

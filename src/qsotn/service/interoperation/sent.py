@@ -22,7 +22,7 @@ from qsotn.domain import KeyId
 from qsotn.keynetwork.delivery import ReadyKey
 from qsotn.service.interoperation.border_store import BorderStore
 from qsotn.service.interoperation.etsi020_messages import AckContainer, AckStatus, key_name
-from qsotn.service.interoperation.received import SECOND
+from qsotn.service.interoperation.received_rows import SECOND
 
 SENT_S: Final = 300
 """How long a key is tried before it is void."""

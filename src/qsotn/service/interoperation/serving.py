@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,21 +23,33 @@ from qsotn.errors import UsageError, WrongParty
 from qsotn.service.delivery.etsi014_identity import Identify, Identity, identity_of
 from qsotn.service.delivery.http_protocol import Answer, Limits, Request
 from qsotn.service.delivery.http_server import HttpServer, serving
-from qsotn.service.interoperation.reply import UNAUTHORIZED, Reply, problem, problem_of
+from qsotn.service.delivery.throttled import Throttled
+from qsotn.service.interoperation import reply
+from qsotn.service.interoperation.reply import UNAUTHORIZED, Reply, problem_of
 
 Answers = Callable[[str, str, str, bytes], Awaitable[Reply]]
 """Answer a request by the peer's name, the method, the path and the body."""
-LIMITS: Final = Limits(body=512 * 1024, connections=128)
+Problem = Callable[[int, str], Reply]
+LIMITS: Final = Limits(body=512 * 1024, connections=128, connections_each=16)
+"""No peer can take all connections; our own border opens four to an operator (`etsi020_client.HttpLine`)."""
 _LEAST: Final = "TLSv1.3"
 _log = structlog.get_logger("interoperation")
 
 
 @contextlib.asynccontextmanager
 async def listen(
-    answers: Answers, listener: socket.socket, context: ssl.SSLContext, identify: Identify
+    answers: Answers,
+    listener: socket.socket,
+    context: ssl.SSLContext,
+    identify: Identify,
+    problem: Problem = reply.problem,
 ) -> AsyncIterator[HttpServer]:
-    """Serve on a listening socket. `identify` names the peer that a verified certificate belongs to."""
-    async with serving(_Application(answers, identify), listener, context, LIMITS) as server:
+    """Serve on a listening socket. `identify` names the peer that a verified certificate belongs to.
+
+    `problem` puts what is wrong with a request into the interface's own form, by its status and its detail.
+    """
+    application = _Application(answers, identify, problem)
+    async with serving(application, listener, context, LIMITS, application.holder) as server:
         yield server
 
 
@@ -45,19 +57,28 @@ async def listen(
 class _Application:
     answers: Answers
     identify: Identify
+    told: Problem
+    throttled: Throttled = field(default_factory=Throttled)
 
     def greet(self, transport: asyncio.BaseTransport) -> _Session:
         """Begin a connection; one of nobody we know is answered 401."""
         try:
             _check_version(transport)
-            return _Session(self.answers, identity_of(transport, self.identify), "")
+            return _Session(self.answers, identity_of(transport, self.identify), "", self.told)
         except WrongParty as error:
-            _log.warning("a peer is not known", reason=str(error))
-            return _Session(self.answers, Identity("", 0.0), str(error))
+            self.throttled.tell(_log.warning, "a peer is not known", reason=str(error))
+            return _Session(self.answers, Identity("", 0.0), str(error), self.told)
+
+    def holder(self, transport: asyncio.BaseTransport) -> str:
+        """Return the peer of a connection, however many certificates it has; all that are not known are one."""
+        try:
+            return identity_of(transport, self.identify).sae
+        except WrongParty:  # which `greet` has told
+            return ""
 
     def problem(self, status: int, message: str) -> Answer:
         """Put an error of HTTP itself into a problem document."""
-        return _answer(problem(status, message))
+        return _answer(self.told(status, message))
 
 
 def _check_version(transport: asyncio.BaseTransport) -> None:
@@ -71,11 +92,12 @@ class _Session:
     answers: Answers
     peer: Identity
     refused: str
+    told: Problem
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request of this peer."""
         if self.refused or time.time() > self.peer.until:
-            return _answer(problem(UNAUTHORIZED, self.refused or "the client certificate has expired"), last=True)
+            return _answer(self.told(UNAUTHORIZED, self.refused or "the client certificate has expired"), last=True)
         path = request.target.partition(b"?")[0].decode("latin-1")
         try:
             return _answer(await self.answers(self.peer.sae, request.method.decode(), path, request.body))
