@@ -24,6 +24,7 @@ def everything(throttle: Throttle, name: str) -> int:
     allowed = throttle.allowance(name)
     if allowed:
         throttle.draw(name, allowed)
+    assert throttle.allowance(name) == 0
     return allowed
 
 

@@ -6,16 +6,18 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
-from tests.service.delivery.houses import JINAN, QINGDAO, YANTAI, Town, town
+from tests.service.delivery.houses import HOMES, JINAN, QINGDAO, YANTAI, Clock, Town, town
 from tests.service.desks import run
 
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal, StoreError
-from qsotn.keynetwork.delivery import Reserve
+from qsotn.keynetwork.delivery import Pool, Reserve
 from qsotn.keynetwork.throttle import ServiceClass
-from qsotn.service.delivery.priorities import LOOK_US, REFUSED_US, ClassCount, Priorities
+from qsotn.service.delivery.priorities import LOOK_US, REFUSED_US, ClassCount, Priorities, Stock
+from qsotn.service.delivery.saes import Saes
 
 CLASSES = (ServiceClass("gold", 40), ServiceClass("bronze", 20))
 """Of a mark of 50 units, 20 and 10; of the other 20, bronze leaves half to gold."""
@@ -274,18 +276,58 @@ def fails(_: object) -> None:
     raise StoreError("the disk is full")
 
 
-def test_a_pool_that_ended_is_followed_by_the_next_one() -> None:
+@pytest.mark.parametrize("later_us", [0, LOOK_US], ids=["by the reservation", "by the look before it"])
+def test_a_pool_that_ended_is_followed_by_the_next_one(later_us: int) -> None:
     async def story() -> None:
         async with classed() as here:
             await ask(here, "anna", 50)
             pool = await here.houses[JINAN].desk.pool(QINGDAO)
             for end in (JINAN, QINGDAO):  # as another replica of either does
                 await here.houses[end].group.call(lambda store: store.end_pool(pool))
+            here.clock.now += later_us
             with pytest.raises(Refusal, match="too few keys are ready"):
                 await ask(here, "anna", 1)
             assert (await here.supply(JINAN, QINGDAO, 100)).series == pool.series + 1
             here.clock.now += LOOK_US
             assert await ask_until_refused(here, "anna") == 70
+
+    run(story())
+
+
+@dataclass
+class SlowCount:
+    """A key store that answers what it was asked only when it is let."""
+
+    stock: Stock
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, _: PartyId) -> Stock:
+        told = self.stock
+        await self.gate.wait()
+        return told
+
+
+def test_a_count_that_is_older_than_a_reservation_gives_its_units_to_nobody_else() -> None:
+    async def story() -> None:
+        now = Clock()
+        saes = Saes(JINAN, HOMES, {"alice": "gold"}, "bronze")
+        priorities, pool = Priorities(CLASSES, saes, 50, now), Pool(JINAN, QINGDAO, 1)
+        count = SlowCount(Stock(pool, 100, 100))
+        count.gate.set()
+        await priorities.take("anna", [QINGDAO], 70, 1, count)
+        priorities.answered([QINGDAO], 70)
+        count.stock = Stock(pool, 30, 100)
+        count.gate.clear()
+        now.now += REFUSED_US
+        refused = asyncio.create_task(priorities.take("anna", [QINGDAO], 1, 1, count))
+        await asyncio.sleep(0)
+        await priorities.take("alice", [QINGDAO], 20, 1, count)
+        count.gate.set()
+        with pytest.raises(Refusal, match="KEY_SHORTAGE"):
+            await refused
+        assert await priorities.allowance("alice", QINGDAO, count) == 10
+        priorities.answered([QINGDAO], 20)  # and the store could not do it
+        assert await priorities.allowance("alice", QINGDAO, count) > 20
 
     run(story())
 

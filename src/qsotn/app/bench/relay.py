@@ -33,6 +33,7 @@ from qsotn.parties import km_pool
 from qsotn.parties.desk import Certificates
 from qsotn.parties.km import BlockState, Km, KmConfiguration
 from qsotn.parties.km_pool import BatchState
+from qsotn.parties.km_shares import LOW_UNITS
 from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
@@ -219,6 +220,7 @@ def measure(
     batches = (amount.batch, amount.large_batch)
     taken: dict[tuple[int, int], list[tuple[float, float]]] = {(one, size): [] for one in hops for size in batches}
     with chain(folder, max(hops)) as made:
+        made.lay_in([LOW_UNITS] * max(hops))  # which no supply may use up: a part is kept for leased lines
         for at in range(amount.rounds):
             made.lay_in([2 * amount.keys * sum(one > link for one in hops) for link in range(max(hops))])
             for done, (one, size) in enumerate(taken, 1):

@@ -74,9 +74,6 @@ class _Pool:
         """Take in a count that may contain so many units which are drawn."""
         if self.stock is not None and self.stock.pool == stock.pool:
             self.throttle.arrive(max(0, stock.ever - self.stock.ever))
-        else:
-            self.throttle.settle(0)
-            self.throttle.arrive(stock.ready)
         self.throttle.settle(min(max(self.throttle.units, stock.ready - unsure), stock.ready))
         self.stock = stock
 
