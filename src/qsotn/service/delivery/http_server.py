@@ -178,9 +178,7 @@ class HttpServer:
         # An answer must not wait for the acknowledgement of the one before it.
         newcomer.accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            await accept(
-                self._context, newcomer.accepted, lambda: self._connection(newcomer), self._limits.handshake_s
-            )
+            await accept(self._context, newcomer.accepted, lambda: self._connection(newcomer), self._limits.handshake_s)
         except OSError as error:  # of TLS, too: an `ssl.SSLError` is one, a handshake out of time as well
             self._newcomers.remove(newcomer)
             if not newcomer.dropped:
