@@ -45,7 +45,7 @@ STAR = KeyShape(
 )
 """Three key managers with SAEs, all over one relay."""
 EVERY_WAY = tuple(permutations([PartyId(f"km/{city}") for city in STAR.cities], 2))
-SECONDS = 8.0
+SECONDS = 5.0
 REPLICAS = 2
 FAILED_OVER_S = 20.0
 """How long SAEs may go without a key after a primary was killed, of which it is down for up to `LONGEST_DOWNTIME_S`."""

@@ -82,7 +82,8 @@ class Victims:
     def _without_server(self, name: str) -> int:
         if self.province.stores.server is None:
             return 0
-        return sum(line.startswith("qsotn: postgresql://") for line in self.province.printed(name))
+        lines = [line for line in self.province.printed(name) if line.startswith("qsotn: ")]
+        return sum("postgresql://" in line and "older copy" not in line for line in lines)
 
 
 def test_killed_again_and_again_no_process_leaves_anything_undone(

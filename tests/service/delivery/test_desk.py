@@ -14,9 +14,9 @@ from tests.service.delivery.houses import CITIES, HOMES, JINAN, QINGDAO, YANTAI,
 from tests.service.delivery.memory_store import EXPIRY_US, Disk
 from tests.service.desks import run, until
 
-from qsotn.domain import KeyId, PartyId
+from qsotn.domain import KeyId, PartyId, Secret
 from qsotn.errors import LineError, Refusal, StoreError, WrongParty
-from qsotn.keynetwork.delivery import Confirm, Operation, Pool, PoolCount, ReadyKey, Sweep, units_of
+from qsotn.keynetwork.delivery import Confirm, Deposit, Operation, Pool, PoolCount, ReadyKey, Sweep, units_of
 from qsotn.service.delivery.assignments import ASSIGNMENTS
 from qsotn.service.delivery.voids import ORPHANED_US
 
@@ -335,6 +335,26 @@ def test_what_the_far_end_has_not_got_is_given_to_nobody_here() -> None:
             await here.houses[JINAN].voids.settle()
             stands = await here.houses[JINAN].group.call(lambda store: store.count(pool))
             assert (stands.ready, stands.waiting, stands.delivered, stands.burned) == (0, 0, 0, 100)
+
+    run(story())
+
+
+def test_units_that_somebody_else_lays_in_at_that_moment_are_not_lost() -> None:
+    """The far end's other replica, or another task, has them in hand: whoever waits for that finds nothing to do."""
+
+    async def story() -> None:
+        async with town(units=0) as here:
+            pool = await here.houses[JINAN].desk.pool(QINGDAO)
+            deposit = Deposit(pool, "batch", 0, tuple(Secret(bytes([at]) * 32) for at in range(4)))
+            await here.houses[JINAN].group.apply(deposit)
+
+            async def done_by_another() -> int:
+                await here.houses[QINGDAO].group.apply(deposit)
+                return 0
+
+            here.houses[QINGDAO].assigned._hand_over = done_by_another
+            assert await collect(here, "bob", keys := await reserve(here, ["bob"], 2)) == keys
+            assert (await count(here, JINAN, JINAN, QINGDAO)).burned == 0
 
     run(story())
 

@@ -51,7 +51,9 @@ class Assigned:
             except QsotnError as error:
                 refused[position] = error
         lacking = await self._apply(operations, refused)
-        if lacking and await self._hand_over():
+        if lacking:
+            await self._lay_in()
+            # Also if that found nothing: another task, or another replica, may have been laying in what was lacking.
             await self._apply(lacking, refused)
         return AssignmentAnswer(tuple(_told(position, refused[position]) for position in sorted(refused)))
 
@@ -75,10 +77,14 @@ class Assigned:
 
         Raises `Overloaded`, `StoreError`.
         """
-        while await self._hand_over():
-            pass  # as much as the party's own store had when this was asked, and what came meanwhile
+        await self._lay_in()
         pool = Pool(origin, self._saes.own, question.series)
         return await self._group.call(lambda store: _stock(store, pool))
+
+    async def _lay_in(self) -> None:
+        """Lay in as much as the party's own store had when this was asked, and what came meanwhile."""
+        while await self._hand_over():
+            pass
 
     def _operation(self, origin: PartyId, asked: Assignment) -> Assign:
         self._check(origin, asked)
