@@ -105,6 +105,17 @@ class KeyPlace:
         with closing(sqlite3.connect(self._file)) as connection, connection:
             connection.execute("INSERT INTO key_units (place, epoch, wrapped) VALUES (1, 1, ?)", [wrapped])
 
+    def damage(self, place: int, other: int) -> None:
+        """Put the wrapped bytes of one place into another."""
+        if self.server is not None:
+            table = f'"{self._schema}".key_units'
+            copied = f"(SELECT wrapped FROM {table} WHERE place = {other})"  # noqa: S608  (our own names)
+            self.server.execute(f"UPDATE {table} SET wrapped = {copied} WHERE place = {place}", "keys")  # noqa: S608
+            return
+        with closing(sqlite3.connect(self._file)) as connection, connection:
+            copied = "(SELECT wrapped FROM key_units WHERE place = ?)"
+            connection.execute(f"UPDATE key_units SET wrapped = {copied} WHERE place = ?", [other, place])  # noqa: S608
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Query it from outside."""
         if self.server is not None:

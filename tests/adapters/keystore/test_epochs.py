@@ -131,6 +131,24 @@ def test_an_epoch_is_filled_only_so_far(place: KeyPlace, by: str) -> None:
     assert files(place) == ["1.epoch", "2.epoch"]
 
 
+def test_a_damaged_unit_of_an_old_epoch_is_destroyed_with_an_account_and_stops_no_sweep(place: KeyPlace) -> None:
+    store = place.open(times=replace(TIMES, waiting=100 * HOUR))
+    pool = store.begin_pool(HERE, THERE)
+    deposit(store, pool, 6)
+    kept = one(store, reserve(pool, 1))
+    one(store, Sweep(1))
+    places = [number for (number,) in place.rows("SELECT place FROM key_units ORDER BY place")]
+    for damaged in (places[0], places[3]):  # one that waits for a slave, and one that is ready
+        place.damage(damaged, places[5])
+    for late in range(4):
+        one(store, Sweep(24 * HOUR - 1 + late))
+        deposit(store, pool, 1, first=6 + late)
+    assert files(place) == ["2.epoch"]
+    assert store.count(pool).burned == 2
+    assert refusal(store, collect(kept, now=24 * HOUR)) == "KEYS_NOT_FOUND"
+    assert len(one(store, reserve(pool, 8, now=24 * HOUR))) == 8
+
+
 @pytest.mark.parametrize("units", [50, 10_000])
 def test_what_is_left_of_an_old_epoch_is_wrapped_anew(place: KeyPlace, units: int) -> None:
     store = place.open()

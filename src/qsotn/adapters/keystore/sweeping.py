@@ -7,12 +7,17 @@ that empties it, and that one undone, units could no longer be read.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
 from typing import Final
 
+import structlog
+
 from qsotn.adapters.keystore import statements as sql
+from qsotn.adapters.keystore.epochs import EpochUnreadable
 from qsotn.adapters.keystore.registry import KnownPool
 from qsotn.adapters.keystore.statements import Kind, State, Tally, Unit
 from qsotn.adapters.keystore.work import Work, units_in
+from qsotn.errors import StoreError
 from qsotn.keynetwork.delivery import Sweep
 
 AT_ONCE: Final = 4096
@@ -20,6 +25,7 @@ DUE_AT_ONCE: Final = 2048
 """Keys that one sweep removes at most, so that whoever asks meanwhile waits for some milliseconds."""
 _ENTRIES: Final = 16
 _PLACE_BYTES: Final = 8
+_log = structlog.get_logger("keys")
 
 
 def sweep(work: Work, operations: list[tuple[int, Sweep]]) -> None:
@@ -74,15 +80,40 @@ def rewrap(work: Work, epochs: set[int], after: int) -> int:
     seen = work.tables.fetch(sql.EPOCH_OF_UNITS, after, AT_ONCE)
     left = [place for place, epoch in seen if epoch in epochs]
     units = [unit for unit in work.tables.read(left) if unit.epoch in epochs] if left else []
-    for unit in units:
+    opened = [(unit, key) for unit in units if (key := _opened(work, unit)) is not None]
+    for unit, _ in opened:
         work.count(Tally.LIVE, unit.epoch, -1)
-    if units:
-        work.tables.write([_wrapped_anew(work, unit) for unit in units])
+    if opened:
+        work.tables.write([_wrapped_anew(work, unit, key) for unit, key in opened])
+    _destroy(work, {unit.place for unit in units} - {unit.place for unit, _ in opened})
     return seen[-1][0] if len(seen) == AT_ONCE else -1
 
 
-def _wrapped_anew(work: Work, unit: Unit) -> Unit:
-    (row,) = work.wrap(work.registry.pool_at(unit.place), unit.place, [work.reveal(unit)])
+def _opened(work: Work, unit: Unit) -> bytes | None:
+    """Return what a row holds, or None if its bytes have changed: nobody could be given that."""
+    try:
+        return work.reveal(unit)
+    except EpochUnreadable:
+        raise
+    except StoreError as error:
+        _log.error("a damaged unit of an old epoch is destroyed", place=unit.place, reason=str(error))
+        return None
+
+
+def _destroy(work: Work, damaged: Collection[int]) -> None:
+    """Destroy rows that do not open, counted as burned; of what was delivered, the answer kept for a repetition."""
+    if not damaged:
+        return
+    delivered = {unit.place for unit in work.tables.read(sorted(damaged)) if unit.until is not None}
+    for row in work.gone(work.tables.fetch(sql.REMOVE, sorted(damaged))):
+        if row.place not in delivered:
+            before = Tally.READY if row.state == State.READY else Tally.WAITING
+            work.move(before, Tally.BURNED, work.registry.pool_at(row.place).number, units_in(row))
+    work.tables.fetch(sql.REMOVE_NAMES, sorted(damaged))
+
+
+def _wrapped_anew(work: Work, unit: Unit, key: bytes) -> Unit:
+    (row,) = work.wrap(work.registry.pool_at(unit.place), unit.place, [key])
     return unit._replace(epoch=row.epoch, wrapped=row.wrapped)
 
 
