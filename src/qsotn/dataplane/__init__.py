@@ -9,6 +9,15 @@ Read in this order:
 5. `transmitter`, `receiver`, `terminal` — one end of a line; `events` is what it reports.
 6. `line`, `loopback` — the emulated fibre, and a whole line in one process.
 
-`kernel` holds the loops over every byte. What always holds is said at the head of each file; above all: what leaves a
-terminal is the output of the AEAD or the null client, and what is delivered was authenticated, whole and in order.
+Beside these stand, for lines that carry more than a demonstration:
+
+7. `rates`, `overhead`, `trail_trace`, `justification`, `maintenance`, `defects`, `trail_monitor` — the rest of
+   G.709, and of G.798.
+8. `odu_frames` — OTU frames with all of that, many at a time; `reed_solomon` corrects them.
+9. `gfp_types`, `client_management`, `ethernet`, `gfp_hunt`, `clients`, `gfp_stream` — the rest of G.7041, in bulk.
+10. `capture` — GFP frames as Wireshark reads them.
+
+`kernel` chooses who does the loops over every byte: the C of `native`, or `kernel_numpy`. What always holds is said at
+the head of each file; above all: what leaves a terminal is the output of the AEAD or the null client, and what is
+delivered was authenticated, whole and in order.
 """

@@ -10,37 +10,17 @@ delivered; whatever is cut by a gap is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
-from functools import cache
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qsotn.dataplane.gfp import (
-    CORE_HEADER_MASK,
-    FCS_SIZE,
-    IDLE,
-    TYPE_HEADER_ETHERNET,
-    TYPE_SIZE,
-    crc16,
-)
+from qsotn.dataplane.gfp import CORE_HEADER_MASK, FCS_SIZE, IDLE, TYPE_HEADER_ETHERNET, TYPE_SIZE, crc16
+from qsotn.dataplane.gfp_hunt import CORE, frame_end, hunt, syndrome
+from qsotn.dataplane.gfp_hunt import Delineation as Delineation
 from qsotn.dataplane.kernel import HISTORY, descramble_x43, payload_fcs
 
-_CORE: Final = len(IDLE)
 _IDLE_RUN: Final = IDLE * 256
 _CORRECTABLE: Final = {crc16((1 << bit).to_bytes(4, "big")): 1 << bit for bit in range(32)}
 """Syndrome of every single wrong bit of a core header to that bit."""
-
-
-class Delineation(Enum):
-    """The states of clause 6.3.1."""
-
-    HUNT = "hunt"
-    PRESYNC = "presync"
-    SYNC = "sync"
 
 
 @dataclass(frozen=True)
@@ -97,38 +77,29 @@ class GfpDemapper:
 
     def _hunt(self, stream: bytes, position: int) -> int:
         """Return where SYNC begins, or, staying in HUNT or PRESYNC, the first byte that may still matter."""
-        waiting: int | None = None
-        for candidate in _core_headers(stream, position):
-            following = _end(candidate, _word(stream, candidate))
-            if following + _CORE > len(stream):
-                # Any two bytes may look like a header whose frame ends far ahead; later candidates are tried meanwhile.
-                waiting = candidate if waiting is None else waiting
-            elif _syndrome(_word(stream, following)) == 0:
-                self.state = Delineation.SYNC
-                if following - candidate >= _CORE + HISTORY:
-                    self._history = stream[following - HISTORY : following]
-                return following
-        self.state = Delineation.HUNT if waiting is None else Delineation.PRESYNC
-        return max(position, len(stream) - _CORE + 1) if waiting is None else waiting
+        found = hunt(stream, position)
+        self.state = found.state
+        self._history = found.history or self._history
+        return found.position
 
     def _follow(self, stream: bytes, position: int) -> tuple[int, list[bytes]]:
         """Hop over headers in SYNC; return where it stopped and the whole payload areas on the way."""
         areas: list[bytes] = []
         while True:
             position = _skip_idles(stream, position)
-            if position + _CORE > len(stream):
+            if position + CORE > len(stream):
                 return position, areas
             header = _word(stream, position)
-            wrong_bit = _CORRECTABLE.get(_syndrome(header), 0)
-            if wrong_bit == 0 and _syndrome(header):
+            wrong_bit = _CORRECTABLE.get(syndrome(header), 0)
+            if wrong_bit == 0 and syndrome(header):
                 return self._lose(position), areas
-            end = _end(position, header ^ wrong_bit)
+            end = frame_end(position, header ^ wrong_bit)
             if end > len(stream):
                 return position, areas
             if wrong_bit:
                 self._count(corrected_headers=1)
-            if end > position + _CORE:
-                areas.append(stream[position + _CORE : end])
+            if end > position + CORE:
+                areas.append(stream[position + CORE : end])
             position = end
 
     def _lose(self, position: int) -> int:
@@ -172,45 +143,12 @@ class GfpDemapper:
 
 def _word(stream: bytes, position: int) -> int:
     """Return the core header at a position, without its mask."""
-    return int.from_bytes(stream[position : position + _CORE], "big") ^ CORE_HEADER_MASK
-
-
-def _syndrome(header: int) -> int:
-    """Return 0 for a core header whose cHEC holds; otherwise what depends only on which bits are wrong."""
-    return crc16(header.to_bytes(_CORE, "big"))
-
-
-def _end(position: int, header: int) -> int:
-    """Return where the frame ends: PLI 0 to 3 are control frames, a core header alone (clause 6.2)."""
-    indicator = header >> 16
-    return position + _CORE + (indicator if indicator >= TYPE_SIZE else 0)
+    return int.from_bytes(stream[position : position + CORE], "big") ^ CORE_HEADER_MASK
 
 
 def _skip_idles(stream: bytes, position: int) -> int:
     while stream.startswith(_IDLE_RUN, position):
         position += len(_IDLE_RUN)
     while stream.startswith(IDLE, position):
-        position += _CORE
+        position += CORE
     return position
-
-
-def _core_headers(stream: bytes, position: int) -> Iterator[int]:
-    """Yield all octets from `position` on where a core header without errors begins: mostly the first will do."""
-    if len(stream) - position < _CORE:
-        return
-    octets = np.frombuffer(stream, np.uint8, offset=position).astype(np.uint32)
-    words = octets[:-3] << 24 | octets[1:-2] << 16 | octets[2:-1] << 8 | octets[3:]
-    words ^= np.uint32(CORE_HEADER_MASK)
-    valid = _crc16_of_words()[words >> np.uint32(16)] == words & np.uint32(0xFFFF)
-    for place in np.flatnonzero(valid):
-        yield position + int(place)
-
-
-@cache
-def _crc16_of_words() -> NDArray[np.uint32]:
-    """Return the CRC-16 of every two-byte message, for the hunt to look up."""
-    remainder = np.arange(65536, dtype=np.uint32)
-    for _ in range(16):
-        overflow = remainder >> np.uint32(15)
-        remainder = remainder << np.uint32(1) ^ overflow * np.uint32(0x11021)
-    return remainder
