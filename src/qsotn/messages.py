@@ -229,7 +229,8 @@ class KeyRelay(Message, frozen=True):
 
     Without `ciphertext` the keys *are* the named units of the link; with it they are encrypted by a one-time pad of the
     named units. `target` is the key manager where the keys end; if that is the sender itself, it asks the far end only
-    to discard its copy. `path` is who has handled the keys so far.
+    to discard its copy. `path` is who has handled the keys so far, `way` the key managers that the origin chose, all of
+    them from itself to the target; without it each hop finds the next by its own table.
     """
 
     link: str
@@ -242,6 +243,7 @@ class KeyRelay(Message, frozen=True):
     slave: PartyId
     target: PartyId
     path: tuple[PartyId, ...]
+    way: tuple[PartyId, ...] = ()
 
 
 class RelayReceipt(Message, frozen=True):

@@ -24,10 +24,10 @@ from qsotn.parties.km import Allocation, BlockState, Km, SupplyRecord
 from qsotn.parties.km_losses import LostBlock, Withdrawal, lost_blocks, withdrawals
 from qsotn.parties.km_pool import Batch, BatchState, BurntUnits, Passage, PassageState
 from qsotn.parties.km_records import new_key_run
+from qsotn.parties.link_totals import totals
 from qsotn.procedures.block_account import EXPIRES_US
 from qsotn.procedures.key_supply import Hop, hops
 from qsotn.service.km_duties import REST_S, STEP_S, DutyMetrics, KmDuties
-from qsotn.service.link_totals import totals
 
 DAY_US = 24 * 3600 * 1_000_000
 KEPT_US = 30 * DAY_US

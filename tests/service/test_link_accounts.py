@@ -22,13 +22,13 @@ from qsotn.domain import PartyId, Secret
 from qsotn.errors import KeyReuse, LineError, OutOfOrder, QsotnError, Refusal
 from qsotn.parties.km import Allocation, BlockState, Km
 from qsotn.parties.km_losses import LinkLosses, losses, lost_blocks, withdrawals
+from qsotn.parties.link_totals import LinkTotals, totals
 from qsotn.procedures import block_account
 from qsotn.procedures.block_account import EXPIRES_US, look_after_blocks
 from qsotn.procedures.turn import Work
 from qsotn.service import link_keys
 from qsotn.service.http.quantum_modules import _LEDGER_EXAMPLE
 from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH
-from qsotn.service.link_totals import LinkTotals, totals
 
 ENDS = (KM_A, KM_RELAY)
 UNITS = 32

@@ -17,9 +17,9 @@ from qsotn.domain import PartyId
 from qsotn.errors import LineError
 from qsotn.keynetwork.widths import Avoided, Measured
 from qsotn.parties import link_sights
+from qsotn.parties.link_knowledge import Known, known_links
 from qsotn.parties.link_sights import LINKS_A_PAGE, LinkSight, NetworkSight
 from qsotn.service import link_keys
-from qsotn.service.delivery.knowledge import Known, known_links
 from qsotn.service.http.operations_sights import SIGHTS
 
 NOISY = frozenset({Avoided.NOISY})
@@ -138,7 +138,7 @@ def test_who_does_not_take_it_is_named_once(watch: Watch) -> None:
 
 
 def sight(link: str) -> LinkSight:
-    return LinkSight(link, 1, 0.0, None, noisy=False, unseen=False, age_s=0.0)
+    return LinkSight(link, (KM_A, KM_B), 1, 0.0, None, noisy=False, unseen=False, age_s=0.0)
 
 
 def test_a_large_network_is_told_in_pages_that_are_small_enough_to_be_read(watch: Watch) -> None:

@@ -26,6 +26,7 @@ from qsotn.domain import PartyId, Secret
 from qsotn.errors import KeyShortage, LineError, UsageError
 from qsotn.keynetwork.widths import BARRED_QBER
 from qsotn.parties.km import BlockState
+from qsotn.parties.link_totals import quality, totals
 from qsotn.quantum.failures import AuthenticationFailed, TooManyErrors, VerificationFailed
 from qsotn.quantum.ledger import DistilledBlock
 from qsotn.service import link_keys, twin, twin_watch
@@ -33,7 +34,6 @@ from qsotn.service.config import TlsSection, TwinLink
 from qsotn.service.http.quantum_modules import _LEDGER_EXAMPLE, Block
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.link_keys import AUTHENTICATION_BYTES, POOL_DEPTH, LinkStatus
-from qsotn.service.link_totals import quality, totals
 from qsotn.service.twin import Fed, ModuleEnd
 
 ENDS = (KM_A, KM_RELAY)

@@ -6,6 +6,7 @@ the network is the same, so that it stays one network on paper even while it is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -101,7 +102,7 @@ def _complaints(topology: Topology) -> Iterator[str]:
         ("key manager", topology.managers),
         ("link", tuple(link.name for link in topology.links)),
     ):
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
             yield f"two of this network's {kind}s are named {repeated[0]!r}; give each its own name"
     yield from _bad_ends(topology)
     for link in topology.links:

@@ -34,6 +34,8 @@ NOISY_QBER: Final = 0.05
 """If nobody says otherwise: well above what a link shows by itself, and little or no key comes of more."""
 BARRED_QBER: Final = 0.08
 """Where a block is abandoned (`quantum.parameters.DecoyProtocol.max_error_rate`): somebody may know all of the key."""
+COMMON_READY_KEYS: Final = 512
+"""Units of a full pool if nobody says otherwise, and what leased lines compare widths with."""
 STEP: Final = 4
 _FAVOUR: Final = 2
 

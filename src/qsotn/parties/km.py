@@ -6,7 +6,7 @@ each unit of 256 bits lies wrapped in the store under its own record, which is d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ from qsotn.parties.km_blocks import KmConfiguration as KmConfiguration
 from qsotn.parties.km_records import KeyRecord as KeyRecord
 from qsotn.parties.km_records import KeyRecords, is_run, new_key_run
 from qsotn.parties.km_records import SupplyRecord as SupplyRecord
+from qsotn.parties.link_light import is_barred
 
 MAXIMUM_KEYS = 128
 SMALLEST_KEY, LARGEST_KEY = 64, 1024
@@ -108,9 +109,9 @@ class Km(KmBlocks):
         return new_key_run(number, self.desk.entropy)
 
     def link_with_bits(self, number: int, size: int) -> str:
-        """Return the link with most bits, for keys that stay in this city. Raises `KeyShortage`."""
-        best = max(self.configuration.links, key=self.available_bits)
-        if self.available_bits(best) < number * size:
+        """Return the link with most bits that is not barred, for what stays in this city. Raises `KeyShortage`."""
+        best = max(self._used(self.configuration.links), key=self.available_bits, default=None)
+        if best is None or self.available_bits(best) < number * size:
             raise KeyShortage(f"no link of {self.desk.party} has {number} keys of {size} bits")
         return best
 
@@ -122,11 +123,14 @@ class Km(KmBlocks):
         return self.link_to(hop), hop
 
     def link_to(self, neighbour: PartyId) -> str:
-        """Return the link to a neighbour, of several the one with most bits. Raises `Refusal` NO_ROUTE."""
+        """Return the link to a neighbour, of several not barred that with most bits. Raises `Refusal` NO_ROUTE."""
         links = [link for link, far in self.configuration.links.items() if far == neighbour]
         if not links:
             raise Refusal("NO_ROUTE", f"no link joins {self.desk.party} and {neighbour}")
-        return links[0] if len(links) == 1 else max(links, key=self.available_bits)
+        return links[0] if len(links) == 1 else max(self._used(links) or links, key=self.available_bits)
+
+    def _used(self, links: Iterable[str]) -> list[str]:
+        return [link for link in links if not is_barred(self.desk, link)]
 
     def store_keys(
         self, ids: Sequence[KeyId], keys: Sequence[Secret], master: PartyId, slave: PartyId, path: tuple[PartyId, ...]

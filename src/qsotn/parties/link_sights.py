@@ -11,27 +11,32 @@ from typing import Annotated, Final
 
 import msgspec
 
+from qsotn.domain import PartyId
 from qsotn.keynetwork.widths import Avoided, Measured
 from qsotn.parties.desk import Collection, Desk
 
 LINKS_A_PAGE: Final = 200
 MOST_PAGES: Final = 100
 LONGEST_BELIEVED_S: Final = 3 * 3600.0
-_COLLECTION: Final = "network-sights"
+_COLLECTION: Final = "told-links"
 
 Bits = Annotated[int, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(ge=0)]
+LinkEnd = Annotated[PartyId, msgspec.Meta(min_length=1, max_length=64)]
 ErrorRate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class LinkSight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One link. `pool_bits` is what the emptier of its ends may allocate; `rate_bits_s` is that of both ends together.
+    """One link between two key managers.
+
+    `pool_bits` is what the emptier of its ends may allocate; `rate_bits_s` is that of both ends together.
 
     `noisy` says that its error rate is raised or no key comes of its light, `unseen` that one of its ends does not
     answer or that they disagree. `age_s` is since the older of its readings.
     """
 
     link: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    ends: tuple[LinkEnd, LinkEnd]
     pool_bits: Bits
     rate_bits_s: Rate
     qber: ErrorRate | None
@@ -75,9 +80,14 @@ def keep(desk: Desk, told: NetworkSight) -> None:
     _kept(desk).put(f"{told.page:04}", KeptSight(told, desk.now))
 
 
+def kept(desk: Desk) -> Iterator[KeptSight]:
+    """Yield every page in its order, however old: which links there are changes slowly."""
+    return _kept(desk).values()
+
+
 def fresh(desk: Desk) -> Iterator[KeptSight]:
     """Yield the pages that may still be believed, in their order."""
-    return (one for one in _kept(desk).values() if one.age_s(desk.now) < one.told.believed_s)
+    return (one for one in kept(desk) if one.age_s(desk.now) < one.told.believed_s)
 
 
 def _kept(desk: Desk) -> Collection[KeptSight]:

@@ -100,6 +100,7 @@ class LinkView(msgspec.Struct, frozen=True):
         """The link as the key managers are told of it."""
         return LinkSight(
             link=self.link,
+            ends=self.ends,
             pool_bits=self.pool_bits,
             rate_bits_s=self.rate_bits_s,
             qber=self.qber,

@@ -3,16 +3,21 @@
 The paper draws the QKDN as a cloud; these two ladders are ours. A supply is one `KEY_SUPPLY` per hop: a key manager
 that relays opens the next hop and gives its receipt only when the next has given its own, so the QSSP hears of its
 keys only when the far key manager holds them durably.
+
+The origin chooses the whole way (`parties.line_ways`), and tries another one when a hop refuses for want of bits or for
+a link's errors: whoever asked hears of a refusal only when there is no further way, or after `MOST_TRIES`.
 """
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import msgspec
 
 from qsotn.domain import KeyId, PartyId, ProcedureId, Secret
-from qsotn.errors import BadProof, Refusal, WrongParty
+from qsotn.errors import BadProof, KeyShortage, Refusal, WrongParty
 from qsotn.interfaces import KX, Seat
-from qsotn.keynetwork.relay import one_time_pad
+from qsotn.keynetwork.relay import hindered_link, one_time_pad
 from qsotn.messages import (
     BlockAgreement,
     BlockAnnouncement,
@@ -25,18 +30,31 @@ from qsotn.messages import (
     RelayReceipt,
     SuppliedKey,
 )
+from qsotn.parties import line_ways
 from qsotn.parties.desk import Collection, Desk
 from qsotn.parties.km import Allocation, BlockState, Km, SupplyRecord, source_of
 from qsotn.parties.km_blocks import block_key, joined, split
 from qsotn.parties.km_losses import write_off
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.names import new_procedure
-from qsotn.procedures.turn import Row, Turn, Work
+from qsotn.procedures.turn import Row, State, Turn, Work
 
 KEY_BLOCK = Ladder("key-block", "ours: a distilled block")
 KEY_SUPPLY = Ladder("key-supply", "ours: one hop of a supply")
 AGREEMENT_LIFETIME_US = 3600 * 1_000_000
 """How long one offer of a block is repeated; if the far end was away, it is offered anew (`block_account`)."""
+MOST_TRIES: Final = 4
+"""Ways that one request is tried over, each with bits of its own: a failed try burns those that it took."""
+ANOTHER_WAY: Final = frozenset({"KEY_SHORTAGE", "LINK_BARRED", "NO_ROUTE"})
+"""What a hop refuses with for its own next link, so that another way may serve."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What an SAE asked for, at the supply's origin, and the links that earlier attempts were refused for."""
+
+    asked: EncKeysRequest
+    master: PartyId
+    refused: tuple[str, ...] = ()
 
 
 class Supply(msgspec.Struct, frozen=True):
@@ -47,6 +65,7 @@ class Supply(msgspec.Struct, frozen=True):
     reply_to: Seat
     key_ids: tuple[str, ...]
     wrapped: bytes = b""
+    wanted: Wanted | None = None
 
 
 def supplies(desk: Desk) -> Collection[Supply]:
@@ -135,41 +154,39 @@ def discard_block(km: Km, turn: Turn[ProcedureRefusal]) -> None:
 
 def start(km: Km, turn: Turn[EncKeysRequest], reply_to: Seat) -> None:
     """Begin a supply for an `enc_keys` request; the QSSP in `reply_to` is answered when the far end holds the keys."""
-    asked, master = turn.message, turn.sender
-    target = km.check_enc_request(asked, master)
-    if target == km.desk.party:
-        link = km.link_with_bits(asked.number, asked.size)
-        hop = km.configuration.links[link]
-    else:
-        link, hop = km.link_towards(target)
-    taken, keys = km.allocate(link, asked.number, asked.size)
-    ids = km.new_key_ids(asked.number)
-    if target == km.desk.party and asked.slave_sae != master:
-        km.store_keys(ids, keys, master, asked.slave_sae, (km.desk.party, hop))
+    _begin(km, turn, Wanted(turn.message, turn.sender), reply_to)
+
+
+def _begin(km: Km, parent: Turn[Any], wanted: Wanted, reply_to: Seat) -> None:
+    """Begin one attempt; nothing is changed by one that raises."""
+    asked, master = wanted.asked, wanted.master
+    target, own = km.check_enc_request(asked, master), km.desk.party
+    begun = line_ways.begin(km, target, asked.number, asked.size, wanted.refused)
+    ids, path = km.new_key_ids(asked.number), (own, begun.hop)
+    if target == own and asked.slave_sae != master:
+        km.store_keys(ids, begun.keys, master, asked.slave_sae, path)
     procedure = new_procedure(km.desk)
-    wrapped = km.desk.vault.wrap(joined(keys), f"supply/{ids[0]}".encode())
-    supplies(km.desk).put(procedure, Supply(turn.procedure, turn.row.seat, reply_to, ids, wrapped))
-    path = (km.desk.party, hop)
-    record = SupplyRecord(ids[0], len(ids), "origin", taken, None, path, master, asked.slave_sae, turn.now)
+    wrapped = km.desk.vault.wrap(joined(begun.keys), f"supply/{ids[0]}".encode())
+    supplies(km.desk).put(procedure, Supply(parent.procedure, parent.row.seat, reply_to, ids, wrapped, wanted))
+    record = SupplyRecord(ids[0], len(ids), "origin", begun.taken, None, path, master, asked.slave_sae, parent.now)
     km.keys.supplies.put(ids[0], record)
     relay = KeyRelay(
-        link=link,
-        block=taken.block,
-        unit=taken.unit,
+        link=begun.link,
+        block=begun.taken.block,
+        unit=begun.taken.unit,
         size=asked.size,
         key_ids=ids,
         ciphertext=b"",
         master=master,
         slave=asked.slave_sae,
         target=target,
-        path=(km.desk.party,),
+        path=(own,),
+        way=begun.way,
     )
-    _open_hop(turn, procedure, hop, relay)
+    _open_hop(parent, procedure, begun.hop, relay)
 
 
-def _open_hop(
-    turn: Turn[EncKeysRequest] | Turn[KeyRelay], procedure: ProcedureId, hop: PartyId, relay: KeyRelay
-) -> None:
+def _open_hop(turn: Turn[Any], procedure: ProcedureId, hop: PartyId, relay: KeyRelay) -> None:
     opened = turn.open(KEY_SUPPLY.name, procedure, Seat.KM_NEAR, relay.target, {Seat.KM_FAR: hop})
     opened.send(Seat.KM_FAR, relay)
 
@@ -180,6 +197,7 @@ def relay_keys(km: Km, turn: Turn[KeyRelay]) -> None:
     asked, own = turn.message, km.desk.party
     turn.row.subject = asked.target
     km.check_relay(asked)
+    line_ways.check_way(own, asked, turn.sender)
     taken, bits = km.take_named(asked, turn.sender)
     path = (*asked.path, own)
     if asked.target == turn.sender:
@@ -202,8 +220,8 @@ def _decrypt(ciphertext: bytes, pads: list[Secret]) -> list[Secret]:
 
 def _pass_on(km: Km, turn: Turn[KeyRelay], taken: Allocation, keys: list[Secret], path: tuple[PartyId, ...]) -> None:
     asked = turn.message
-    link, hop = km.link_towards(asked.target)
-    pad, pads = km.allocate(link, len(keys), asked.size)
+    link, hop = line_ways.next_hop(km, asked)
+    pad, pads = line_ways.draw_pad(km, link, len(keys), asked.size)
     ciphertext = one_time_pad(joined(keys).reveal(), joined(pads).reveal())
     _record(km, turn, "relay", taken, pad, path)
     procedure = new_procedure(km.desk)
@@ -231,6 +249,7 @@ def pass_receipt(km: Km, turn: Turn[RelayReceipt]) -> None:
     if supply.parent_seat is Seat.KM_FAR:
         parent.send(supply.reply_to, RelayReceipt(turn.message.key_ids, path))
     else:
+        line_ways.note_crossed(km, path)
         parent.send(supply.reply_to, EncKeysResponse(_supplied(km, supply, path)))
     supplies(km.desk).delete(turn.procedure)
 
@@ -251,7 +270,7 @@ def answer_dec_keys(km: Km, turn: Turn[DecKeysRequest], reply_to: Seat) -> None:
 
 @KEY_SUPPLY.compensate(Seat.KM_NEAR.role)
 def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
-    """A supply that failed destroys its keys, here and further on, and fails the request it served."""
+    """A supply that failed destroys its keys, here and further on; its request fails unless another way serves it."""
     if isinstance(turn.refused, KeyRelay):
         km.forget_named(turn.refused)
     supply, hop = supplies(km.desk).get(turn.procedure), hops(km.desk).get(turn.procedure)
@@ -260,9 +279,30 @@ def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
             km.stored.delete(key_id)
     if supply is not None:
         supplies(km.desk).delete(turn.procedure)
-        turn.fail(supply.parent, supply.parent_seat, turn.message)
+        if not _try_another_way(km, turn, supply):
+            turn.fail(supply.parent, supply.parent_seat, turn.message)
     if hop is not None and hop.onward:
         turn.fail(ProcedureId(hop.onward), Seat.KM_NEAR, turn.message)
+
+
+def _try_another_way(km: Km, turn: Turn[ProcedureRefusal], supply: Supply) -> bool:
+    """At the origin: leave the link out that was refused for, and begin again without it if that can be."""
+    told, wanted = turn.message, supply.wanted
+    if wanted is None or told.code not in ANOTHER_WAY:
+        return False
+    link = hindered_link(told.detail)
+    if not line_ways.note_refusal(km, told.code, link):
+        return False
+    parent = turn.resume(supply.parent, supply.parent_seat)
+    refused = (*wanted.refused, link)
+    over = parent.row.state is State.FAILED or parent.row.deadline <= km.desk.now
+    if over or len(refused) >= MOST_TRIES:
+        return False
+    try:
+        _begin(km, parent, msgspec.structs.replace(wanted, refused=refused), supply.reply_to)
+    except (Refusal, KeyShortage):
+        return False  # there is no other way: whoever asked is told what the last one was refused for
+    return True
 
 
 KEY_BLOCK.sealed()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, TypeVar
 
@@ -35,12 +36,12 @@ class Step:
     introduces: bool
     on_line: bool
 
-    @property
+    @cached_property
     def number(self) -> int:
         """The number in the figure."""
         return int(re.sub(r"\D", "", self.label))
 
-    @property
+    @cached_property
     def part(self) -> str:
         """The letter within the number, or nothing."""
         return re.sub(r"\d", "", self.label)
@@ -68,6 +69,8 @@ class Ladder:
         self.name = name
         self.source = source
         self._steps: dict[str, Step] = {step.label: step for step in steps}
+        self._expected: dict[Seat, list[tuple[Step, dict[str, Seat]]]] = {}
+        """For a seat that was asked about: each step it receives, and who sends it, by the key it is heard under."""
         self.revocable: dict[Seat, tuple[Seat, ...]] = {}
         """Whose refusal still undoes what a named seat has completed; other seats hear every neighbour's."""
         self.compensations: dict[Role, Callable[[Any, Any], None]] = {}
@@ -98,6 +101,7 @@ class Ladder:
                 raise ValueError(f"{self.name}: step {label} is declared twice")
             edges = _edges(senders, receivers)
             self._steps[label] = Step(label, edges, interface, message, act, answers, introduces, on_line)
+            self._expected.clear()
             return act
 
         return declare
@@ -162,17 +166,28 @@ class Ladder:
 
     def inbound(self, seat: Seat) -> list[Step]:
         """The steps whose message this seat receives, in order: the seat's state machine, projected."""
-        return [step for step in self if step.senders_to(seat)]
+        return [step for step, _ in self._expected_by(seat)]
+
+    def _expected_by(self, seat: Seat) -> list[tuple[Step, dict[str, Seat]]]:
+        expected = self._expected.get(seat)
+        if expected is None:
+            senders = ((step, step.senders_to(seat)) for step in self)
+            expected = self._expected[seat] = [
+                (step, {heard_key(step.label, sender): sender for sender in several})
+                for step, several in senders
+                if several
+            ]
+        return expected
 
     def awaited(self, seat: Seat, heard: Collection[str]) -> list[tuple[Step, Seat]]:
         """Return every (step, sender) this seat would accept now, given what it heard (`"3:cpe-a"`).
 
         A seat accepts only the first step that is not complete: one with two senders is complete when both were heard.
         """
-        for step in self.inbound(seat):
-            missing = [sender for sender in step.senders_to(seat) if heard_key(step.label, sender) not in heard]
+        for step, senders in self._expected_by(seat):
+            missing = [(step, sender) for key, sender in senders.items() if key not in heard]
             if missing:
-                return [(step, sender) for sender in missing]
+                return missing
         return []
 
     def interface_between(self, one: Seat, other: Seat) -> Interface | None:

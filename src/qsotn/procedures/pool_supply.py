@@ -29,7 +29,7 @@ from qsotn.messages import PoolReceipt, PoolRelay
 from qsotn.parties import km_pool
 from qsotn.parties.km import Km
 from qsotn.parties.km_pool import Passage, PassageState
-from qsotn.parties.link_light import is_barred
+from qsotn.parties.line_ways import check_light
 from qsotn.procedures import pool_confirmation, pool_hop
 from qsotn.procedures.ladder import Ladder
 from qsotn.procedures.pool_failure import destroy_share
@@ -150,9 +150,7 @@ def _next_hop(km: Km, asked: PoolRelay, order: Order, position: int) -> tuple[st
 
 
 def _pad(km: Km, order: Order, link: str) -> tuple[tuple[UnitRange, ...], Secret]:
-    if is_barred(km.desk, link):  # the origin may not know yet
-        noise = f"{link} shows more errors than any key may be made of"
-        raise Refusal("LINK_BARRED", hindrance(link, km.desk.party, noise))
+    check_light(km, link)
     try:
         drawn, pad = km.draw(link, order.mode.pad_units(order.units))
     except KeyShortage as error:

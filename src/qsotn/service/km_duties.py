@@ -19,10 +19,10 @@ from qsotn.keynetwork.pool import UNIT_BITS
 from qsotn.parties.km import Km
 from qsotn.parties.km_losses import LinkLosses, LostBlock, losses
 from qsotn.parties.km_retention import Limits, Swept, sweep_accounts
+from qsotn.parties.link_totals import totals
 from qsotn.procedures.block_account import look_after_blocks
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
-from qsotn.service.link_totals import totals
 from qsotn.service.worker import Overloaded
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from qsotn.errors import KeyReuse, KeyShortage, Refusal
 from qsotn.parties.desk import Collection, Desk
 from qsotn.parties.km import Km
 from qsotn.parties.link_light import note_light
+from qsotn.parties.link_totals import totals
 from qsotn.procedures import key_supply
 from qsotn.procedures.turn import Work
 from qsotn.quantum.ledger import BlockLedger
-from qsotn.service.link_totals import totals
 
 POOL_DEPTH: Final = 32
 """One-time authentication keys that two ends share when a link is installed."""

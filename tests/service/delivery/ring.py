@@ -11,20 +11,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from tests.procedures.key_network import A, B, C, D, E, Network, link_of
+from tests.procedures.sights import light, tell, units
 from tests.service.delivery.memory_store import MemoryKeyStore, Place
 from tests.service.http.driver import DirectWorker
 
 from qsotn.domain import PartyId
 from qsotn.keynetwork.delivery import Reserve
 from qsotn.keynetwork.examination import examine
-from qsotn.keynetwork.widths import NOISY_QBER
-from qsotn.parties import km_pool, link_sights
-from qsotn.parties.link_sights import LinkSight
-from qsotn.service import link_keys
+from qsotn.parties import km_pool
 from qsotn.service.delivery.filling import Filling, Supply
 from qsotn.service.delivery.group import Group
 from qsotn.service.delivery.routes import Routes
-from qsotn.service.link_totals import quality, totals
 
 RING = ((A, B), (B, C), (A, D), (D, E), (E, C))
 SHORT, LONG = (A, B, C), (A, D, E, C)
@@ -47,35 +44,15 @@ class Ring:
 
     def light(self, link: str, error_rate: float, *, distils: bool = True) -> None:
         """The modules at both ends of a link tell how many errors its light shows now."""
-        for pair in (pair for pair in RING if link_of(*pair) == link):
-            for party in pair:
-                with self.network.desk(party) as km:
-                    link_keys.measured(km, link, error_rate, distils=distils)
+        light(self.network, link, error_rate, distils=distils)
 
     def tell(self) -> None:
         """The QKMP looks, and tells everybody."""
-        sights = [self._sight(pair) for pair in RING]
-        for page in link_sights.pages(sights, BELIEVED_S, NOISY_QBER):
-            for party in self.network.parties:
-                with self.network.desk(party) as km:
-                    link_sights.keep(km.desk, page)
-
-    def _sight(self, pair: tuple[PartyId, PartyId]) -> LinkSight:
-        link, bits, rates, distil = link_of(*pair), [], list[float](), True
-        for party in pair:
-            with self.network.desk(party) as km:
-                bits.append(km.available_bits(link))
-                light = quality(km, link, totals(km, link))
-                rates += [] if light.error_rate is None else [light.error_rate]
-                distil = distil and light.distils is not False
-        worst = max(rates, default=None)
-        noisy = not distil or (worst is not None and worst > NOISY_QBER)
-        return LinkSight(link, min(bits), 0.0, worst, noisy=noisy, unseen=False, age_s=0.0)
+        tell(self.network, BELIEVED_S)
 
     def units(self, link: str) -> int:
         """Units that the emptier end of a link may still allocate."""
-        (pair,) = (pair for pair in RING if link_of(*pair) == link)
-        return self._sight(pair).pool_bits // 256
+        return units(self.network, link)
 
     # --- supplies ---------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from structlog.testing import capture_logs
 
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal, UsageError
+from qsotn.keynetwork.failures import AVOIDED_US, LONGEST_AVOIDED_US, REFUSED_US
 from qsotn.keynetwork.relay import Mode
 from qsotn.keynetwork.widths import Avoided, Measured
-from qsotn.service.delivery.routes import AVOIDED_US, LONGEST_AVOIDED_US, REFUSED_US, Routes
+from qsotn.service.delivery.routes import Routes
 
 A, B, C, D, E = (PartyId(f"km/{name}") for name in "abcde")
 RING = {"a-b": (A, B), "b-c": (B, C), "a-d": (A, D), "d-e": (D, E), "e-c": (E, C)}

@@ -20,8 +20,8 @@ from qsotn.domain import KeyId, Secret
 from qsotn.errors import BadProof, LineError, MalformedMessage, Refusal, StoreError
 from qsotn.keynetwork.delivery import ReadyKey
 from qsotn.parties.km import BlockState
+from qsotn.parties.link_totals import totals
 from qsotn.service.interoperation import link_feed
-from qsotn.service.link_totals import totals
 
 MASTER, SLAVE = "sae-here", "sae-there"
 KEYS = 128

@@ -20,18 +20,20 @@ import structlog
 
 from qsotn.domain import PartyId
 from qsotn.errors import KeyShortage, Refusal, StoreError
+from qsotn.keynetwork.choosing import Path
 from qsotn.keynetwork.delivery import Deposit, KeyStore, Pool
+from qsotn.keynetwork.failures import LINK_BARRED
 from qsotn.keynetwork.relay import Mode
 from qsotn.parties import km_pool
 from qsotn.parties.desk import Desk
 from qsotn.parties.km import Km
 from qsotn.parties.km_pool import Batch, BatchState
+from qsotn.parties.link_knowledge import known_links
 from qsotn.procedures.pool_supply import begin_pool_supply
 from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.service.delivery.group import Group
-from qsotn.service.delivery.knowledge import known_links
-from qsotn.service.delivery.routes import FEWEST_UNITS, Path, Routes
+from qsotn.service.delivery.routes import FEWEST_UNITS, Routes
 from qsotn.service.delivery.routes import REFILLED_PARTS as REFILLED_PARTS
 from qsotn.service.worker import Overloaded
 
@@ -49,8 +51,6 @@ process that died is back within a few: whoever has not answered by then is sile
 units on another way waits as long as this."""
 LOOK_AT_LINKS_US: Final = 2 * 1_000_000
 """How often it is looked how the links stand while no supply begins, for who watches; before one begins, always."""
-LINK_BARRED: Final = "LINK_BARRED"
-"""The code with which a relay refuses for the error rate of its next link (`procedures.pool_supply`)."""
 SHORTEST_PAUSE: Final = 4
 LONGEST_PAUSE: Final = 240
 """Looks for which a pool is left alone when the QKDN has no bits for it, or a supply failed and burned some."""

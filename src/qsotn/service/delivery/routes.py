@@ -8,28 +8,22 @@ is told. Only a link with more errors than any key may be made of is never used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal
+from qsotn.keynetwork.choosing import Path, best_neighbour, best_way, links_of, with_barred
 from qsotn.keynetwork.disjoint import disjoint_paths
+from qsotn.keynetwork.failures import Failures
 from qsotn.keynetwork.pool import UNIT_BITS
 from qsotn.keynetwork.relay import Mode
-from qsotn.keynetwork.routing import Route, widest_path
 from qsotn.keynetwork.topology import Link, Topology
-from qsotn.keynetwork.widths import UNKNOWN, Avoided, Measured, Needs, Wanted, ranked, reasons
-from qsotn.service.delivery.knowledge import NOTHING, Known
+from qsotn.keynetwork.widths import COMMON_READY_KEYS, UNKNOWN, Avoided, Measured, Needs, Wanted, reasons
+from qsotn.parties.link_knowledge import NOTHING, Known
 
-Path = tuple[PartyId, ...]
-AVOIDED_US: Final = 60 * 1_000_000
-"""How long a link is left out after a supply failed at it; twice as long each further time, until one succeeds."""
-REFUSED_US: Final = 15 * 1_000_000
-LONGEST_AVOIDED_US: Final = 15 * 60 * 1_000_000
 BARRED: Final = "BARRED"
 """Beside the reasons of `Avoided`: on no way at all."""
 FEWEST_UNITS: Final = 8
@@ -37,16 +31,7 @@ FEWEST_UNITS: Final = 8
 REFILLED_PARTS: Final = 4
 """In how many supplies a whole pool is filled: of so many parts one must be gone before more is asked for, as every
 supply is signed at every hop."""
-COMMON_READY_KEYS: Final = 512
 _log = structlog.get_logger("keys")
-
-
-@dataclass(frozen=True, slots=True)
-class _Failures:
-    """How often supplies failed at a link since one crossed it, and until when it is left out."""
-
-    number: int
-    until: int
 
 
 def _needs(own: PartyId, mode: Mode, ready_keys: int) -> Needs:
@@ -76,12 +61,11 @@ class Routes:
         self._shares = shares
         self._needs = _needs(own, mode, ready_keys)
         self._known: Known = NOTHING
-        self._failures: dict[str, _Failures] = {}
+        self._failures: dict[str, Failures] = {}
         self._used: dict[PartyId, Path] = {}
         self._forced: set[PartyId] = set()
         managers = tuple(sorted({own, *(end for ends in links.values() for end in ends)}))
         self._topology = Topology(managers, tuple(Link(name, ends) for name, ends in links.items()))
-        self._names = {frozenset(ends): name for name, ends in links.items()}
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -90,22 +74,12 @@ class Routes:
         self._known = known
 
     def failed(self, link: str, now: int) -> None:
-        """Leave a link out for a while: a supply failed at it.
-
-        While it is left out already this changes nothing: supplies that were under way together fail of one thing.
-        """
-        before = self._failures.get(link, _Failures(0, 0))
-        if now >= before.until:
-            pause = min(AVOIDED_US << min(before.number, 16), LONGEST_AVOIDED_US)
-            self._failures[link] = _Failures(before.number + 1, now + pause)
+        """Leave a link out for a while: a supply failed at it."""
+        self._failures[link] = self._failures.get(link, Failures()).failed(now)
 
     def refused(self, link: str, now: int) -> None:
-        """Leave a link out for which a relay refused, as it shows too many errors, until the QKMP can have told of it.
-
-        That it is good again, the QKMP tells too, and a relay that still refuses costs a supply a moment.
-        """
-        before = self._failures.get(link, _Failures(0, 0))
-        self._failures[link] = _Failures(before.number, max(before.until, now + REFUSED_US))
+        """Leave a link out for which a relay refused, as it shows too many errors."""
+        self._failures[link] = self._failures.get(link, Failures()).refused(now)
 
     def short(self, ways: Sequence[Path], now: int) -> None:
         """Leave this key manager's own link out at which a supply over these ways found too few bits to begin.
@@ -134,7 +108,7 @@ class Routes:
         return known.also(Avoided.FAILED) if failures is not None and now < failures.until else known
 
     def _links_of(self, way: Path) -> list[str]:
-        return [self._names[ends] for pair in pairwise(way) if (ends := frozenset(pair)) in self._names]
+        return links_of(self._topology, way)
 
     # --- ways -------------------------------------------------------------------------------------------------------
 
@@ -145,7 +119,7 @@ class Routes:
 
         Raises `Refusal` NO_ROUTE, or TOO_FEW_PATHS where so many disjoint ones do not exist at all.
         """
-        if not self._names or (target == self._own and not self._known):
+        if not self._topology.links or (target == self._own and not self._known):
             return ()
         known = {link.name: self._measured(link.name, now) for link in self._topology.links}
         if target == self._own:
@@ -156,30 +130,13 @@ class Routes:
         return ways
 
     def _single(self, target: PartyId, known: Known) -> tuple[Path, ...]:
-        favoured = self._in_use(target)
-        try:
-            found = self._best(target, known, favoured)
-        except Refusal as refusal:
-            raise self._with_barred(refusal, known) from refusal
-        self._used[target] = found.managers
-        return (found.managers,)
+        way = best_way(self._topology, known, self._needs, target, self._used.get(target, ()))
+        self._used[target] = way
+        return (way,)
 
     def _local(self, known: Known) -> tuple[Path, ...]:
         """Return the neighbour over whose link a pool of this key manager's own is supplied."""
-        neighbours = ranked(self._topology, known, self._needs).neighbours[self._own]
-        if not neighbours:
-            raise self._with_barred(Refusal("NO_ROUTE", f"{self._own} has no link that is up"), known)
-        return ((self._own, max(neighbours, key=lambda far: neighbours[far].pool_bits)),)
-
-    def _best(self, target: PartyId, known: Known, favoured: Collection[str] = ()) -> Route:
-        topology = ranked(self._topology, known, self._needs, favoured)
-        return widest_path(topology, self._own, target, horizon_s=0)
-
-    def _in_use(self, target: PartyId) -> Collection[str]:
-        """Return the links of the way in use, if none is shorter: a detour is left as soon as it is needless."""
-        way = self._used.get(target, ())
-        shortest = widest_path(self._topology, self._own, target)
-        return self._links_of(way) if len(way) - 1 == shortest.hops else ()
+        return ((self._own, best_neighbour(self._topology, known, self._needs)),)
 
     def _several(self, target: PartyId, known: Known) -> tuple[Path, ...]:
         barred = {name for name, one in known.items() if one.barred}
@@ -190,13 +147,7 @@ class Routes:
             try:
                 return disjoint_paths(self._topology.without(barred), self._own, target, self._shares)
             except Refusal as refusal:
-                raise self._with_barred(refusal, known) from refusal
-
-    def _with_barred(self, refusal: Refusal, known: Known) -> Refusal:
-        barred = sorted(name for name, one in known.items() if one.barred)
-        if not barred:
-            return refusal
-        return Refusal(refusal.code, f"{refusal.detail}; barred for their error rates are {', '.join(barred)}")
+                raise with_barred(refusal, known) from refusal
 
     def _tell_forced(self, target: PartyId, known: Known, ways: Iterable[Path]) -> None:
         """Say once when the best way has a link that is to be avoided, and once when it has none any more."""

@@ -18,13 +18,13 @@ from qsotn.keynetwork.examination import Examination, Examined, examine
 from qsotn.keynetwork.provenance import Leg
 from qsotn.keynetwork.relay import Mode
 from qsotn.parties.km import Km
+from qsotn.parties.link_totals import quality, totals
 from qsotn.service.delivery.passing_on import ForeignPart
 from qsotn.service.http.answer import Answer, json_answer
 from qsotn.service.http.declaring import absent, at_desk, listing
 from qsotn.service.http.names import KeyPath
 from qsotn.service.http.operation import DESK, OPERATORS, PREFIX, Call, Content, Success, operation
 from qsotn.service.http.paging import Page, Window, page
-from qsotn.service.link_totals import quality, totals
 
 WATCHERS: Final = frozenset({Role.OPERATOR, Role.QKMP})
 """Who may see counts of keys."""

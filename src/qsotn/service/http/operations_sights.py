@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from qsotn.domain import Role
+from qsotn.domain import PartyId, Role
 from qsotn.parties import link_sights
 from qsotn.parties.link_sights import LinkSight, NetworkSight
 from qsotn.service.http.answer import Answer
@@ -17,7 +17,18 @@ _EXAMPLE: Final = NetworkSight(
     page=0,
     believed_s=30.0,
     qber_limit=0.05,
-    links=(LinkSight("jinan-weifang", 98_304, 2146.1, 0.0046, noisy=False, unseen=False, age_s=0.4),),
+    links=(
+        LinkSight(
+            link="jinan-weifang",
+            ends=(PartyId("km/jinan"), PartyId("km/weifang")),
+            pool_bits=98_304,
+            rate_bits_s=2146.1,
+            qber=0.0046,
+            noisy=False,
+            unseen=False,
+            age_s=0.4,
+        ),
+    ),
 )
 
 

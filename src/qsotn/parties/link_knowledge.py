@@ -14,7 +14,7 @@ from qsotn.keynetwork.widths import NOISY_QBER, UNKNOWN, Avoided, Measured
 from qsotn.parties import link_sights
 from qsotn.parties.km import Km
 from qsotn.parties.link_sights import KeptSight, LinkSight
-from qsotn.service.link_totals import quality, totals
+from qsotn.parties.link_totals import quality, totals
 
 Known = dict[str, Measured]
 """What is known, by link."""
