@@ -52,6 +52,8 @@ class TlsEngine:
         self.peer: TransportPeer | None = None
         self.ended = False
         """Whether the peer has said goodbye."""
+        self.answers = False
+        """Whether there may be something to send that nobody wrote: a peer may ask for new keys (RFC 8446, 4.6.3)."""
         self._judge, self._confirm, self._refused = judge, confirm, refused
         self._over = self._mute = False
         self._arriving = _Records()
@@ -136,6 +138,7 @@ class TlsEngine:
             got = self._tls.recv(wanted)
         except SSL.WantReadError:
             self._arriving.whole, self._within = 0, False
+            self.answers = True
             return b""
         except SSL.ZeroReturnError:
             self.ended = True

@@ -22,7 +22,8 @@ from qsotn.adapters.tls.engine import LARGEST_RECORD, TlsEngine
 P = TypeVar("P", bound=asyncio.Protocol)
 
 SHUTDOWN_S: Final = 2.0
-"""How long a peer may take to answer our goodbye."""
+"""How long a peer may take to answer our goodbye, or to read some of what was sent before."""
+MOST_UNREAD: Final = 1024 * 1024
 _BUFFER: Final = LARGEST_RECORD + 512
 """A record with all that is around it (RFC 8446, clause 5.2)."""
 
@@ -96,9 +97,20 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         except ssl.SSLError as error:
             self._fail(error)
             return
+        if engine.answers:
+            self._answer()
         if engine.ended and not self._closing:
             application.eof_received()
             self.close()  # TLS has no half of a connection here: whoever says goodbye hears nothing more
+
+    def _answer(self) -> None:
+        """Send what the library answered by itself, unless the peer reads none of it and asks for ever more."""
+        self._engine.answers = False
+        answer = self._engine.to_send()
+        if answer and self._network.get_write_buffer_size() > MOST_UNREAD:
+            self._fail(ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer asks, and reads no answer"))
+        elif answer and not self._closing:
+            self._network.write(answer)
 
     def eof_received(self) -> None:
         """The network ends: as it was agreed, or in the middle of something."""
@@ -138,7 +150,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self.opened.set_exception(error)
         self._closing = True
         self._send()
-        self._network.close()  # at once: what a stranger leaves behind must not linger
+        self._cut_later()
+        self._network.close()  # at once, if the peer reads: what a stranger leaves behind must not linger
 
     def _part(self) -> None:
         """Send what is left and the end of the stream; the rest of what arrives is read to no end.
@@ -147,10 +160,20 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """
         self._closing = True
         self._send()
-        self._stop_timer()
-        self._timer = self._loop.call_later(SHUTDOWN_S, self._network.abort)
+        self._cut_later()
         self._network.resume_reading()
         self._network.write_eof()
+
+    def _cut_later(self) -> None:
+        """End in a moment, however slow the peer is; as long as it goes on reading what was sent, later."""
+        self._stop_timer()
+        self._timer = self._loop.call_later(SHUTDOWN_S, self._cut, self._network.get_write_buffer_size())
+
+    def _cut(self, unsent: int) -> None:
+        if self._network.get_write_buffer_size() < unsent:
+            self._cut_later()
+        else:
+            self._network.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
