@@ -10,6 +10,8 @@ from qsotn.verbs_common import EXIT_FAILED, JsonOption, ProvinceOption, province
 
 EXIT_NO: Final = 3
 """The question was understood and answered: no."""
+EXIT_NOT_YET: Final = 4
+"""The question was understood, and cannot be answered yet."""
 
 
 def add_to(key: typer.Typer) -> None:
@@ -77,9 +79,11 @@ def admit_lines(
 ) -> None:
     """Ask whether the key network can carry more lines between two cities. Nothing is reserved by it.
 
-    Each line takes two keys, one for each direction, at every key change. Exit code 0 for yes, 3 for no.
+    Each line takes two keys, one for each direction, at every key change. Exit code 0 for yes, 3 for no, 4 while
+    it cannot be said, because links have not shown their rate over a minute yet.
     """
     from qsotn.console.network import show_admission
+    from qsotn.parties.network_admission import Verdict
 
-    if not show_admission(province_folder(state), origin, target, lines, every, key_bits, as_json=as_json):
-        raise typer.Exit(EXIT_NO)
+    told = show_admission(province_folder(state), origin, target, lines, every, key_bits, as_json=as_json)
+    raise typer.Exit({Verdict.YES: 0, Verdict.NO: EXIT_NO, Verdict.NOT_YET: EXIT_NOT_YET}[told])

@@ -20,6 +20,7 @@ from qsotn.app.operator import Operator
 from qsotn.app.operator_network import qkmp_of
 from qsotn.app.province import KM_A, KM_B, KM_RELAY, LINK_A, LINK_B
 from qsotn.console import network as network_console
+from qsotn.console.operator import moment
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal, UsageError
 from qsotn.keynetwork.delivery import Pool
@@ -116,6 +117,32 @@ def test_room_is_a_yes_and_no_room_is_exit_code_3(watch: Watch, typed: Typed) ->
     told = json.loads(printed)
     assert (code, told["admitted"], told["lines_asked"]) == (3, False, 900_000)
     assert told["limiting_links"]
+
+
+def test_what_cannot_be_said_yet_is_exit_code_4(
+    open_world: Callable[..., World], typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = open_world("provisioned")
+    fresh = Watch(world)
+    monkeypatch.setattr(network_console, "operate", lambda _, act: as_operator(world, act, work=lambda: None))
+    fresh.look(3)
+    code, printed = typed("admit", "jinan", "qingdao", "--lines", "5")
+    assert code == 4
+    first = printed.splitlines()[0]
+    assert first.startswith("Not known yet: of 5 more lines, 0 would surely fit; more can be said from ")
+    code, printed = typed("admit", "jinan", "qingdao", "--json")
+    told = json.loads(printed)
+    assert (code, told["verdict"], told["admitted"]) == (4, "NOT_YET", False)
+    assert moment(told["told_from"]) in first
+    assert any(line.startswith(LINK_A) and "not yet" in line for line in typed("network")[1].splitlines())
+    fresh.look(9)
+    code, printed = typed("admit", "jinan", "qingdao")
+    assert (code, "once its links make keys in sight" in printed) == (4, True)
+
+
+def test_a_relay_is_no_end_of_a_line(watch: Watch, typed: Typed) -> None:
+    with pytest.raises(Refusal, match="NO_CITY: km/weifang is a relay; a line ends in cities: km/jinan, km/qingdao"):
+        typed("admit", "jinan", "weifang")
 
 
 def test_a_city_that_is_none_is_an_error_and_no_answer(watch: Watch, typed: Typed) -> None:

@@ -10,6 +10,7 @@ from tests.world import BLOCK_BYTES, World
 
 from qsotn.app.province import KM_A, KM_B, KM_RELAY, LINK_A, LINK_B, QKMP
 from qsotn.keynetwork.delivery import Pool
+from qsotn.service.config import SupervisionSection
 
 PER_LINE = 2 * 256 / 60
 """Bits a second of a line that changes its two keys every minute."""
@@ -116,25 +117,90 @@ def test_over_a_link_that_does_not_count_nothing_is_carried(watch: Watch) -> Non
     assert f"{LINK_A} does not count: it is SILENT" in told["reasons"]
 
 
-def test_a_link_that_made_nothing_in_sight_counts_by_its_blocks_own_account(open_world: Callable[..., World]) -> None:
+@pytest.mark.parametrize("looks", [1, 4, 6])
+def test_within_the_first_minute_it_cannot_be_said_yet(open_world: Callable[..., World], looks: int) -> None:
+    watch = Watch(open_world("provisioned"))
+    watch.look()
+    first = watch.world.clock()
+    for number in range(looks - 1):
+        for link in (LINK_A, LINK_B):
+            distilled(watch.world, link, number + 2, link_seconds=0.001)
+        watch.look()
+    told = watch.admission(lines=20).json()
+    assert (told["verdict"], told["admitted"], told["lines_fit"]) == ("NOT_YET", False, 0)
+    assert told["told_from"] == first + 60_000_000
+    assert (told["ways"], told["limiting_links"]) == ([], [])
+    seconds, bits = 10 * (looks - 1), BLOCK_BITS * (looks - 1)
+    for link in (LINK_A, LINK_B):
+        (reason,) = [one for one in told["reasons"] if one.startswith(f"the rate of {link} cannot be said before ")]
+        assert reason.endswith(f" UTC: it was watched for {seconds} s and made {bits} bits")
+
+
+def test_when_it_can_be_said_it_is_said(open_world: Callable[..., World]) -> None:
+    watch = at_work(Watch(open_world("provisioned")))
+    told = watch.admission().json()
+    assert (told["verdict"], told["told_from"]) == ("YES", None)
+    told = watch.admission(lines=told["lines_fit"] + 1).json()
+    assert (told["verdict"], told["told_from"]) == ("NO", None)
+
+
+def test_a_link_that_has_shown_too_little_makes_a_no_whatever_the_other_gives(
+    open_world: Callable[..., World],
+) -> None:
+    watch = at_work(Watch(open_world("provisioned")), weifang_qingdao=0)
+    fit = int(rate(watch, LINK_A) / 2 / PER_LINE)
+    assert watch.admission(lines=fit).json()["verdict"] == "NOT_YET"
+    told = watch.admission(lines=fit + 1).json()
+    assert (told["verdict"], told["lines_fit"], told["limiting_links"]) == ("NO", 0, [LINK_A])
+    assert f"{LINK_A} let no more than {fit} more lines through" in told["reasons"]
+
+
+def test_a_link_that_rests_counts_by_its_busiest_minute_and_the_answer_says_so(watch: Watch) -> None:
+    before = watch.admission().json()
+    watch.look(40)
+    told = watch.admission().json()
+    assert (told["verdict"], told["lines_fit"]) == ("YES", before["lines_fit"])
+    rests = "made nothing in the last two minutes; it counts by the busiest minute that is remembered of it"
+    assert {f"{link} {rests}" for link in (LINK_A, LINK_B)} <= {*told["reasons"]}
+    assert not any(rests in reason for reason in before["reasons"])
+    watch.look(361)
+    assert watch.admission().json()["verdict"] == "NOT_YET", "what is forgotten is shown no more"
+
+
+def test_a_short_memory_is_long_enough_to_show_a_rate(open_world: Callable[..., World]) -> None:
+    told = at_work(Watch(open_world("provisioned"), SupervisionSection(history_s=10.0)))
+    assert told.admission().json()["verdict"] == "YES"
+
+
+@pytest.mark.parametrize("question", [{"target": KM_RELAY}, {"origin": KM_RELAY}])
+def test_a_line_ends_in_no_relay(watch: Watch, question: dict[str, str]) -> None:
+    reply = watch.admission(**question)
+    assert (reply.status, reply.json()["code"]) == (409, "NO_CITY")
+    assert f"{KM_RELAY} is a relay; a line ends in cities: {KM_A}, {KM_B}" in reply.json()["detail"]
+
+
+def test_its_blocks_own_account_admits_no_line_and_routes_supplies(open_world: Callable[..., World]) -> None:
     watch = Watch(open_world("provisioned"))
     for link in (LINK_A, LINK_B):
         distilled(watch.world, link, 2, link_seconds=10.0)
     watch.look(9)
     shown = watch.link(LINK_A)
     assert (shown["rate_from"], shown["rate_bits_s"]) == ("BLOCKS", BLOCK_BITS / 10)
+    assert shown["width_bits"] > min(end["available_bits"] for end in shown["told"])
     told = watch.admission(lines=10).json()
-    assert told["admitted"]
-    assert any("own account; it made nothing in sight" in reason for reason in told["reasons"])
+    assert (told["verdict"], told["admitted"], told["told_from"]) == ("NOT_YET", False, None)
+    assert (
+        f"the rate of {LINK_A} cannot be said until it makes keys in sight: it was watched for 80 s and made 0 bits"
+        in told["reasons"]
+    )
 
 
-def test_a_link_of_which_nothing_is_known_counts_as_nothing(open_world: Callable[..., World]) -> None:
+def test_over_links_of_which_nothing_is_known_nothing_is_promised(open_world: Callable[..., World]) -> None:
     watch = Watch(open_world("provisioned"))
     watch.look(9)
     assert watch.link(LINK_A)["rate_from"] == "NONE"
     told = watch.admission().json()
-    assert not told["admitted"]
-    assert any("no block says at what rate" in reason for reason in told["reasons"])
+    assert (told["verdict"], told["lines_fit"]) == ("NOT_YET", 0)
 
 
 def test_cities_that_no_link_joins_carry_nothing(watch: Watch) -> None:

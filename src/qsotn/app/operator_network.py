@@ -12,7 +12,7 @@ from qsotn.app.operator_keys import Unreached
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.errors import QsotnError, UsageError
 from qsotn.parties.line_comparison import LineComparison
-from qsotn.parties.network_capacity import Admission
+from qsotn.parties.network_admission import Admission
 from qsotn.service.http.operations_admission import AdmissionQuestion
 from qsotn.service.http.operations_km import KeyProvenance
 from qsotn.service.http.operations_network import AlarmStatus, Network, NetworkPool, Outlook
@@ -73,7 +73,7 @@ async def admission(
 ) -> Admission:
     """Ask whether two cities can carry more lines; `jinan` and `km/jinan` are the same.
 
-    Raises `Refusal` UNKNOWN_KM or SAME_KM, `LineError` or `Declined`.
+    Raises `Refusal` UNKNOWN_KM, NO_CITY or SAME_KM, `LineError` or `Declined`.
     """
     question = AdmissionQuestion(_km(origin), _km(target), lines, rekey_interval_s, key_bits)
     return await operator.ask(qkmp_of(operator), "/network/admission", question, Admission)

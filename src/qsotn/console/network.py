@@ -21,8 +21,9 @@ from qsotn.app.operator_network import (
 from qsotn.console.operator import moment, operate, write_json
 from qsotn.domain import PartyId
 from qsotn.parties.line_comparison import Step
+from qsotn.parties.network_admission import Admission, Verdict
 from qsotn.parties.network_alarms import Severity
-from qsotn.parties.network_capacity import Admission, LinkState, LinkUse
+from qsotn.parties.network_capacity import LinkState, LinkUse, RateSource
 from qsotn.service.http.operations_km import KeyProvenance, SignedStatement
 from qsotn.service.http.operations_network import NetworkLink, NetworkPool, Outlook
 
@@ -58,14 +59,14 @@ def show_forecast(state: Path, *, as_json: bool) -> None:
 
 def show_admission(
     state: Path, origin: str, target: str, lines: int, rekey_interval_s: int, key_bits: int, *, as_json: bool
-) -> bool:
-    """Show whether two cities can carry more lines; return whether they can."""
+) -> Verdict:
+    """Show whether two cities can carry more lines; return the answer."""
     told = operate(state, lambda operator: admission(operator, origin, target, lines, rekey_interval_s, key_bits))
     if as_json:
         write_json(told)
     else:
         _print(*_answer(told))
-    return told.admitted
+    return told.verdict
 
 
 def show_provenance(state: Path, key_id: str, *, as_json: bool) -> ProvenanceShown:
@@ -122,7 +123,8 @@ def _link(one: NetworkLink) -> Cells:
     qber = "" if one.qber is None else f"{one.qber:.2%}"
     age = max(end.age_s for end in one.told)
     use = Text(one.use, _GOOD if one.use is LinkUse.PREFERRED else _BAD if one.use is LinkUse.AVOIDED else _GRAVE)
-    rates = f"{one.rate_bits_s:,.0f}", f"{one.drawn_bits_s:,.1f}"
+    shown = f"{one.rate_bits_s:,.0f}" if one.rate_from is RateSource.SEEN else "not yet"
+    rates = shown, f"{one.drawn_bits_s:,.1f}"
     return one.link, state, bits, *rates, qber, f"{one.width_bits:,}", use, _ago(age)
 
 
@@ -166,15 +168,22 @@ def _outlook(one: Outlook) -> Cells:
 
 
 def _answer(told: Admission) -> Iterator[str | Text | Table]:
-    if told.admitted:
-        yield Text(f"Yes: {told.lines_asked} more lines can be carried; {told.lines_fit} would fit.", _GOOD)
-    else:
-        yield Text(f"No: of {told.lines_asked} more lines, {told.lines_fit} would fit.", _GRAVE)
+    yield _verdict(told)
     yield f"Each takes {told.bits_s_per_line:,.2f} bit/s of every link on its way."
     if told.ways:
         rows: list[Cells] = [("–".join(km.partition("/")[2] for km in way.path), str(way.lines)) for way in told.ways]
         yield _table(("way", "lines"), rows, "")
     yield from (f"- {reason}" for reason in told.reasons)
+
+
+def _verdict(told: Admission) -> Text:
+    if told.verdict is Verdict.YES:
+        return Text(f"Yes: {told.lines_asked} more lines can be carried; {told.lines_fit} would fit.", _GOOD)
+    if told.verdict is Verdict.NO:
+        return Text(f"No: of {told.lines_asked} more lines, {told.lines_fit} would fit.", _GRAVE)
+    when = f"from {moment(told.told_from)} UTC on" if told.told_from else "once its links make keys in sight"
+    sure = f"of {told.lines_asked} more lines, {told.lines_fit} would surely fit"
+    return Text(f"Not known yet: {sure}; more can be said {when}.", _BAD)
 
 
 def _ways(shown: ProvenanceShown) -> Iterator[str | Text | Table]:

@@ -1,26 +1,21 @@
-"""What the key network can carry beside what it carries, by what was seen of it.
+"""How every link of the key network stands, by what was seen of it.
 
 A link's rate is what its two ends agreed on in its busiest minute. A source that rests while it is full is so never
-believed to give more than it has shown. One that made nothing in sight is taken at its blocks' own account: bits, over
-the time the link took to make them.
-
-What the network carries already are the lines in service, at their rekey intervals, and what SAEs took of the pools.
+believed to give more than it has shown. For one that has shown none, its blocks' own account stands in: bits, over the
+time the link says it took to make them. That is good enough to prefer one way to another (`LinkView.width_bits`,
+`LinkView.sight`), and proves nothing: no promise is made by it (`network_admission`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from fractions import Fraction
-from math import ceil
 from typing import Final
 
 import msgspec
 
-from qsotn.domain import End, PartyId
-from qsotn.errors import Refusal
-from qsotn.keynetwork.admission import Demand, assess
-from qsotn.keynetwork.topology import Link, Topology
+from qsotn.domain import PartyId
+from qsotn.keynetwork.topology import Link
 from qsotn.keynetwork.widths import BARRED_QBER, width_bits
 from qsotn.parties.link_sights import LinkSight
 from qsotn.parties.network_alarms import Cause, link_subject
@@ -28,7 +23,7 @@ from qsotn.parties.network_readings import LinkReading
 from qsotn.parties.qkmp import Qkmp
 
 WINDOW_US: Final = 60 * 1_000_000
-_HOUR_S: Final = 3600
+"""The least time over which a rate is shown."""
 
 
 class LinkState(StrEnum):
@@ -72,12 +67,16 @@ class LinkView(msgspec.Struct, frozen=True):
     qber: float | None
     readings: tuple[LinkReading, ...]
 
-    @property
-    def measured(self) -> Link:
-        """The link as a topology has it."""
+    def measured(self, otherwise_bits_s: int) -> Link:
+        """Return the link as a topology has it, at the rate it has shown, or at another if it has shown none."""
+        rate = int(self.rate_bits_s) if self.shown else otherwise_bits_s
         available = sum(one.available_bits for one in self.readings)
-        up = self.state is LinkState.UP
-        return Link(self.link, self.ends, int(self.rate_bits_s), available, qber=self.qber or 0.0, up=up)
+        return Link(self.link, self.ends, rate, available, qber=self.qber or 0.0, up=self.state is LinkState.UP)
+
+    @property
+    def shown(self) -> bool:
+        """Whether it has shown its rate, over `WINDOW_US` at least of the QKMP's own clock."""
+        return self.rate_from is RateSource.SEEN
 
     @property
     def pool_bits(self) -> int:
@@ -157,130 +156,3 @@ def _rate(qkmp: Qkmp, readings: Sequence[LinkReading]) -> tuple[float, RateSourc
         return seen, RateSource.SEEN
     told = [one.block_bits_s for one in readings if one.block_bits_s is not None]
     return (min(told), RateSource.BLOCKS) if told else (0.0, RateSource.NONE)
-
-
-# --- admission ------------------------------------------------------------------------------------------------------
-
-
-class WayCarried(msgspec.Struct, frozen=True):
-    """How many lines would go over which key managers."""
-
-    path: tuple[PartyId, ...]
-    lines: int
-
-
-class Admission(msgspec.Struct, frozen=True):
-    """Whether more lines can be carried, how many would fit, and what holds the next one back.
-
-    `limiting_links` are those of a minimum cut. `reasons` say it in sentences, whatever the answer.
-    """
-
-    admitted: bool
-    lines_asked: int
-    lines_fit: int
-    bits_s_per_line: float
-    ways: tuple[WayCarried, ...]
-    limiting_links: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-
-def admit(qkmp: Qkmp, asked: Demand) -> Admission:
-    """Answer whether the network, as it was seen last, can carry more lines.
-
-    Raises `Refusal` UNKNOWN_KM for a key manager that nobody told of, SAME_KM for one and the same, `UsageError` for a
-    network that is none.
-    """
-    views = link_views(qkmp)
-    managers = sorted({end for view in views for end in view.ends})
-    for end in (asked.origin, asked.target):
-        if end not in managers:
-            raise Refusal("UNKNOWN_KM", f"nobody told of {end} yet; known are {', '.join(managers) or 'none'}")
-    if asked.origin == asked.target:
-        raise Refusal(
-            "SAME_KM", f"both ends are at {asked.origin}; a line within a city takes nothing from the network"
-        )
-    piece = _piece(views, asked.origin)
-    if asked.target not in piece:
-        why = f"no links lead from {asked.origin} to {asked.target}"
-        return _answered(asked, 0, (), (), (why,))
-    within = [view for view in views if view.ends[0] in piece]
-    return _assessed(qkmp, within, piece, asked)
-
-
-def _assessed(qkmp: Qkmp, views: Sequence[LinkView], piece: set[PartyId], asked: Demand) -> Admission:
-    topology = Topology(tuple(sorted(piece)), tuple(view.measured for view in views))
-    existing = [one for one in demands(qkmp) if {one.origin, one.target} <= piece]
-    told = assess(topology, existing, asked)
-    ways = tuple(WayCarried(one.path, one.lines) for one in told.ways)
-    reasons = [*_of_views(views)]
-    if told.unplaced is not None:
-        one = told.unplaced
-        reasons.append(f"what is taken already between {one.origin} and {one.target} is more than the links give")
-    if told.limiting:
-        reasons.append(f"{', '.join(told.limiting)} let no more than {told.lines_fit} more lines through")
-    reasons += [f"twice the rate of {one.link} would add {one.more_lines} lines" for one in told.upgrades[:3]]
-    reasons.append(f"{sum(one.lines > 0 for one in existing)} lines and pools take keys already")
-    return _answered(asked, told.lines_fit, ways, told.limiting, tuple(reasons))
-
-
-def _of_views(views: Sequence[LinkView]) -> list[str]:
-    """Say which links do not count, or count by their own account."""
-    down = [f"{one.link} does not count: it is {one.state}" for one in views if one.state is not LinkState.UP]
-    told = [one.link for one in views if one.state is LinkState.UP and one.rate_from is RateSource.BLOCKS]
-    unseen = [one.link for one in views if one.state is LinkState.UP and one.rate_from is RateSource.NONE]
-    if told:
-        down.append(f"the rate of {', '.join(told)} is its blocks' own account; it made nothing in sight")
-    if unseen:
-        down.append(f"{', '.join(unseen)} made nothing in sight, and no block says at what rate; it counts as nothing")
-    return down
-
-
-def _answered(
-    asked: Demand, fit: int, ways: tuple[WayCarried, ...], limiting: tuple[str, ...], reasons: tuple[str, ...]
-) -> Admission:
-    return Admission(
-        admitted=fit >= asked.lines,
-        lines_asked=asked.lines,
-        lines_fit=fit,
-        bits_s_per_line=float(asked.bits_s_per_line),
-        ways=ways,
-        limiting_links=limiting,
-        reasons=reasons,
-    )
-
-
-def _piece(views: Sequence[LinkView], origin: PartyId) -> set[PartyId]:
-    """Return the key managers that links join to one, whether they are up or not."""
-    piece, grown = {origin}, True
-    while grown:
-        reached = {end for view in views if not piece.isdisjoint(view.ends) for end in view.ends}
-        grown = not reached <= piece
-        piece |= reached
-    return piece
-
-
-def demands(qkmp: Qkmp) -> list[Demand]:
-    """Return what is taken from the network now: lines in service, and what SAEs took of each pool."""
-    return [*_of_lines(qkmp), *_of_pools(qkmp)]
-
-
-def _of_lines(qkmp: Qkmp) -> list[Demand]:
-    ends = {one.key: one for one in qkmp.line_ends.values()}
-    pairs = [(one, ends.get(f"{one.line}/{End.B}")) for one in ends.values() if one.end is End.A]
-    return [
-        Demand(a.km, b.km, 1, max(1, a.rekey_interval_s))
-        for a, b in pairs
-        if b is not None and a.km != b.km  # keys for two devices of one city cross no other link
-    ]
-
-
-def _of_pools(qkmp: Qkmp) -> list[Demand]:
-    """As lines that change their keys once an hour, rounded up: what a pool lost to SAEs over its history."""
-    found = []
-    for (origin, target), told in qkmp.newest_pools().items():
-        rates = [qkmp.history(one).drawn_bits_s for one in told if one.km == origin]
-        one_line = Demand(origin, target, 1, _HOUR_S)
-        lines = ceil(Fraction(max(rates, default=0.0)) / one_line.bits_s_per_line)
-        if origin != target and lines:
-            found.append(Demand(origin, target, lines, _HOUR_S))
-    return found

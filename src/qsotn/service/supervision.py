@@ -20,7 +20,7 @@ import structlog
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.errors import LineError, StoreError
 from qsotn.parties.network_alarms import Limits
-from qsotn.parties.network_capacity import LinkView, link_views
+from qsotn.parties.network_capacity import WINDOW_US, LinkView, link_views
 from qsotn.parties.network_readings import HeldGeneration, LineReading, LinkReading, Look, PoolReading
 from qsotn.parties.qkmp import Qkmp
 from qsotn.runtime import Node
@@ -98,11 +98,17 @@ class Supervision:
         """
         interval_us = int(self._section.interval_s * 900_000)  # a replica's clock may be a little behind
         if await self._at_desk(lambda qkmp: qkmp.begin_look(interval_us)):
-            seen, span_us = await self._seen(), int(self._section.history_s * 1_000_000)
-            await self._at_desk(lambda qkmp: qkmp.note(seen, self._limits, span_us))
+            seen = await self._seen()
+            await self._at_desk(lambda qkmp: qkmp.note(seen, self._limits, self._span_us))
             self._log_change(seen)
             await self._tell(seen)
         self._metrics.take(*await self._at_desk(_known))
+
+    @property
+    def _span_us(self) -> int:
+        """How far back is remembered: far enough for two looks, and for a link to show a rate."""
+        longest_s = max(self._section.history_s, 2 * self._section.interval_s)
+        return max(int(longest_s * 1_000_000), 2 * WINDOW_US)
 
     async def _tell(self, seen: Look) -> None:
         sights = await self._at_desk(lambda qkmp: [one.sight(qkmp.desk.now) for one in link_views(qkmp)])

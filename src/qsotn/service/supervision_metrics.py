@@ -43,7 +43,7 @@ class NetworkMetrics(Collector):
         qber = GaugeMetricFamily("qsotn_link_qber_ratio", "Error rate that a link's light showed last", labels=["link"])
         up = GaugeMetricFamily("qsotn_link_up", "Whether keys may be expected of a link", labels=["link"])
         for one in self._links:
-            rate.add_metric([one.link], one.rate_bits_s)
+            rate.add_metric([one.link], one.rate_bits_s if one.shown else 0.0)
             up.add_metric([one.link], one.state is LinkState.UP)
             if one.qber is not None:
                 qber.add_metric([one.link], one.qber)

@@ -8,7 +8,7 @@ import msgspec
 
 from qsotn.domain import PartyId
 from qsotn.keynetwork.admission import Demand
-from qsotn.parties.network_capacity import Admission, WayCarried, admit
+from qsotn.parties.network_admission import Admission, Verdict, WayCarried, admit
 from qsotn.service.http.answer import Answer, json_answer
 from qsotn.service.http.declaring import at_desk
 from qsotn.service.http.names import END
@@ -35,6 +35,7 @@ class AdmissionQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 _QUESTION: Final = AdmissionQuestion("km/jinan", "km/qingdao", 100)
 _ANSWER: Final = Admission(
     admitted=False,
+    verdict=Verdict.NO,
     lines_asked=100,
     lines_fit=62,
     bits_s_per_line=8.533333333333333,
@@ -54,14 +55,16 @@ _ANSWER: Final = Admission(
     tag="network",
     roles=OPERATORS,
     body=Content(AdmissionQuestion, _QUESTION),
-    successes=(Success(200, "The answer, yes or no.", Content(Admission, _ANSWER)),),
+    successes=(Success(200, "The answer: yes, no, or not yet.", Content(Admission, _ANSWER)),),
     problems=(*DESK, REFUSED),
 )
 async def ask_admission(call: Call[Any, Any, AdmissionQuestion]) -> Answer:
     """Whether the key network can carry more lines between two cities, beside what it carries.
 
     A maximum flow over what was seen of the links: a yes has ways for all lines at once, a no names the links that
-    limit, and how many would fit. It is a question: nothing is reserved, and the same one may be put again.
+    limit, and how many would fit. Links count by rates that they have shown over a minute at least; where it hangs on
+    one that has not, the answer is NOT_YET, with the moment from which it can be said. Lines end in cities: the key
+    manager of a relay is refused. It is a question: nothing is reserved, and the same one may be put again.
     """
     asked = call.body
     demand = Demand(PartyId(asked.origin), PartyId(asked.target), asked.lines, asked.rekey_interval_s, asked.key_bits)

@@ -49,9 +49,10 @@ class NetworkLinkEnd(msgspec.Struct, frozen=True):
 class NetworkLink(msgspec.Struct, frozen=True):
     """A QKD link. Rates in bits a second for both ends together; `qber` is a fraction, null where nobody told it.
 
-    `rate_from` says whether the rate was seen in the busiest minute of its history, or is its blocks' own account.
-    `told` has an entry for each end that told of it. `width_bits` and `use` are what supplies are routed by: the bits
-    that they may count on within a minute, and whether the link is PREFERRED, AVOIDED or BARRED.
+    `rate_from` says whether the rate was seen in the busiest minute of its history, or is its blocks' own account; by
+    that, supplies prefer one way to another, and no line is admitted. `told` has an entry for each end that told of it.
+    `width_bits` and `use` are what supplies are routed by: the bits that they may count on within a minute, and whether
+    the link is PREFERRED, AVOIDED or BARRED.
     """
 
     link: str
