@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qsotn.domain import PartyId, Secret
 from qsotn.errors import BadProof, MalformedMessage
-from qsotn.keynetwork.relay import Mode, hide, hindered_link, hindrance, join, uncover
+from qsotn.keynetwork.relay import Mode, hide, hindered_link, hindrance, join, lies_ahead, misnamed, uncover
 
 UNITS = Secret(bytes(range(96)))
 PADS = {Mode.ONE_TIME_PAD: Secret(bytes(range(100, 196))), Mode.AES_WRAPPED: Secret(bytes(range(32)))}
@@ -68,6 +68,32 @@ def test_each_mode_says_what_its_secrecy_rests_on() -> None:
 @given(st.from_regex(r"[a-z0-9-]{1,30}", fullmatch=True), st.text(max_size=50))
 def test_the_link_that_a_refusal_names_is_read_back(link: str, reason: str) -> None:
     assert hindered_link(hindrance(link, PartyId("km/b"), reason)) == link
+
+
+@pytest.mark.parametrize(
+    ("link", "party", "way", "ahead"),
+    [
+        ("b-c", "km/c", "abcd", True),
+        ("c-d", "km/c", "abcd", True),
+        ("d-e", "km/d", "abcde", True),
+        ("c-d", "km/c", "", True),  # nobody knows
+        ("a-b", "km/c", "abcd", False),
+        ("a-b", "km/c", "", False),
+        ("b-x", "km/c", "abcd", False),
+        ("c-d", "km/b", "abcd", False),
+        ("c-d", "km/a", "abcd", False),
+        ("c-d", "km/x", "abcd", False),
+        ("c-d", "km/c", "abc", False),  # the last one has no further link on the way
+    ],
+)
+def test_a_relay_sees_whether_a_link_can_be_ahead(link: str, party: str, way: str, ahead: bool) -> None:
+    parties = [PartyId(f"km/{letter}") for letter in way]
+    detail = hindrance(link, PartyId(party), "too few")
+    assert lies_ahead(detail, PartyId("km/b"), "b-c", ("a-b", "b-c", "b-x"), parties) is ahead
+
+
+def test_a_name_that_somebody_made_up_is_shown_in_part() -> None:
+    assert len(misnamed(hindrance("x" * 4000, PartyId("km/c"), "too few"), PartyId("km/c"))) < 120
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from qsotn.domain import PartyId, Secret
 from qsotn.errors import Refusal
 from qsotn.interfaces import Seat
 from qsotn.keynetwork.failures import AVOIDED_US, REFUSED_US
+from qsotn.keynetwork.relay import hindrance
 from qsotn.messages import KeyRelay, ProcedureRefusal
 from qsotn.parties import line_ways
 from qsotn.parties.km import BlockState
@@ -308,6 +309,76 @@ def test_whatever_the_wire_does_a_request_that_takes_another_way_is_answered_onc
     with network.desk(C) as km:
         assert list(km.stored.items()) == []
     network.close()
+
+
+# --- a relay that names a link it has nothing to do with --------------------------------------------------------------
+
+
+def refuse_once(monkeypatch: pytest.MonkeyPatch, liar: PartyId, code: str, detail: str) -> None:
+    """Let a key manager refuse the next keys that it would pass on."""
+    honest, lies = line_ways.next_hop, [Refusal(code, detail)]
+
+    def next_hop(km: Any, asked: KeyRelay) -> tuple[str, PartyId]:
+        if km.desk.party == liar and lies:
+            raise lies.pop()
+        return honest(km, asked)
+
+    monkeypatch.setattr(line_ways, "next_hop", next_hop)
+
+
+def left_out(ring: LineNetwork) -> dict[str, int]:
+    """The links that A leaves out, and for how long."""
+    with ring.desk(A) as km:
+        return {link: one.number for link, one in line_ways.failures(km.desk).items()}
+
+
+def misnamed_at(ring: LineNetwork) -> list[str]:
+    """Who noticed that a link was misnamed, and how it is told."""
+    return [f"{name.split()[0]} {one}" for name, one in ring.rows().items() if " named " in one]
+
+
+@pytest.mark.parametrize("code", ["KEY_SHORTAGE", "LINK_BARRED"])
+@pytest.mark.parametrize(("link", "party"), [("a-d", B), ("d-e", D), ("c-e", C), ("b-c", D), ("b-c", A), ("x-y", B)])
+def test_a_relay_that_names_a_link_not_ahead_on_the_way_has_the_one_towards_itself_left_out(
+    ring: LineNetwork, monkeypatch: pytest.MonkeyPatch, link: str, party: PartyId, code: str
+) -> None:
+    told(ring)
+    refuse_once(monkeypatch, B, code, hindrance(link, party, "too few"))
+    assert ring.source(ring.asked()) == LONG
+    assert left_out(ring) == {"a-b": 1}
+    assert misnamed_at(ring) == [f"km/a FAILED {code}: km/b named '{link}', which is not ahead on the way"]
+
+
+@pytest.mark.parametrize("link", ["a-d", "d-e"])
+def test_a_relay_holds_what_the_next_one_misnames_against_the_link_between_them(
+    ring: LineNetwork, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    light(ring, "b-c", 0.06)
+    told(ring)
+    refuse_once(monkeypatch, E, "LINK_BARRED", hindrance(link, E, "too noisy"))
+    assert ring.source(ring.asked()) == SHORT
+    assert left_out(ring).keys() == {"d-e"}
+    assert misnamed_at(ring) == (
+        [] if link == "d-e" else ["km/d FAILED LINK_BARRED: km/e named 'a-d', which is not ahead on the way"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("link", "held"),
+    [("a-d", {"a-b": 1}), ("b-c", {"b-c": 1}), ("c-e", {}), ("x-y", {})],
+)
+def test_where_the_tables_led_only_a_known_link_of_the_next_one_counts(
+    ring: LineNetwork, monkeypatch: pytest.MonkeyPatch, link: str, held: dict[str, int]
+) -> None:
+    told(ring)
+    ring.clock.advance(int(2 * BELIEVED_S * 1e6))
+    refuse_once(monkeypatch, B, "KEY_SHORTAGE", hindrance(link, B, "too few"))
+    asked = ring.asked()
+    assert left_out(ring) == held
+    if held:
+        assert ring.source(asked) == LONG
+    else:
+        assert ring.refusal(asked).detail == hindrance(link, B, "too few")
 
 
 # --- what a QKMP could tell -------------------------------------------------------------------------------------------

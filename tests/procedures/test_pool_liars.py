@@ -72,6 +72,30 @@ def accuses(patch: Patch, liar: PartyId) -> None:
     patch.setattr(pool_supply, "_uncovered", lying)
 
 
+# --- other links ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paths", [(), (PATH,)], ids=["own routes", "a path"])
+@pytest.mark.parametrize(("code", "goes_on"), [("KEY_SHORTAGE", "KEY_SHORTAGE"), ("LINK_BARRED", "NO_ROUTE")])
+def test_one_that_refuses_for_a_link_behind_is_corrected_by_the_one_before(
+    chain: Network, monkeypatch: Patch, paths: Any, code: str, goes_on: str
+) -> None:
+    honest = pool_supply._next_hop
+
+    def lying(km: Any, *asked: Any) -> tuple[str, PartyId]:
+        if km.desk.party == C:
+            raise Refusal(code, hindrance(link_of(A, B), C, "too few"))
+        return honest(km, *asked)
+
+    monkeypatch.setattr(pool_supply, "_next_hop", lying)
+    supply(chain, paths=paths)
+    nobody_has_it(chain)
+    wrong = "km/c named 'a-b', which is not ahead on the way"
+    assert (chain.batch().code, chain.batch().link) == (goes_on, link_of(B, C))
+    assert chain.batch().detail == hindrance(link_of(B, C), B, wrong)
+    assert [name.split()[0] for name, one in chain.rows().items() if one == f"FAILED {code}: {wrong}"] == [B]
+
+
 # --- other bits -----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,11 @@ LINK_BARRED: Final = "LINK_BARRED"
 """The code by which a relay refuses for a link that shows more errors than any key may be made of."""
 
 
+def after_misnaming(code: str) -> str:
+    """Return the code that a refusal goes on with when it named a wrong link: no claim of errors, which weighs less."""
+    return "NO_ROUTE" if code == LINK_BARRED else code
+
+
 @dataclass(frozen=True, slots=True)
 class Failures:
     """How often supplies failed at a link since one crossed it, and until when it is left out (microseconds)."""

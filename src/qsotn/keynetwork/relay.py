@@ -10,7 +10,7 @@ authenticated by an ML-DSA signature, which is computational.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from functools import reduce
 from typing import Final
@@ -28,7 +28,9 @@ MAXIMUM_UNITS: Final = 4096
 
 # A wrapping key is one unit of a link, deleted as it is taken, for one batch: no nonce is repeated under it.
 _NONCE: Final = bytes(12)
-_HINDRANCE: Final = re.compile(r"link (\S+) at \S+: ")
+_HINDRANCE: Final = re.compile(r"link (\S+) at (\S+): ")
+_SHOWN: Final = 64
+"""Characters of a name that somebody else made up."""
 
 
 class Mode(StrEnum):
@@ -98,8 +100,33 @@ def hindrance(link: str, party: PartyId, reason: str) -> str:
 
 def hindered_link(detail: str) -> str:
     """Return the link that a refusal names by `hindrance`, or nothing."""
+    return hindered_at(detail)[0]
+
+
+def hindered_at(detail: str) -> tuple[str, PartyId]:
+    """Return the link that a refusal names by `hindrance`, and the key manager said to say so, or nothing of both."""
     named = _HINDRANCE.match(detail)
-    return named[1] if named else ""
+    return (named[1], PartyId(named[2])) if named else ("", PartyId(""))
+
+
+def lies_ahead(detail: str, own: PartyId, onward: str, links: Collection[str], way: Sequence[PartyId]) -> bool:
+    """Return whether the link that a refusal names can be one that a supply had still to cross, as seen from `own`.
+
+    `onward` is the link over which it went on, and the refusal came back; `links` are all links of this key manager,
+    of which no other is ahead. `way` are the key managers from end to end, or none where it is not known.
+    """
+    link, party = hindered_at(detail)
+    if link == onward:
+        return True
+    if link in links:
+        return False
+    ahead = way[way.index(own) + 1 :] if way else ()
+    return not way or (len(ahead) > 1 and party in ahead)
+
+
+def misnamed(detail: str, refuser: PartyId) -> str:
+    """Say that a refusal that came from `refuser` names a link which is not ahead on the way of its supply."""
+    return f"{refuser} named {hindered_link(detail)[:_SHOWN]!r}, which is not ahead on the way"
 
 
 def cut(units: Sequence[Secret], number: int, size: int) -> list[Secret]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from qsotn.errors import KeyShortage, Refusal
 from qsotn.keynetwork import pool
 from qsotn.keynetwork.choosing import Path, best_way, links_of
 from qsotn.keynetwork.failures import Failures
-from qsotn.keynetwork.relay import hindrance
+from qsotn.keynetwork.relay import hindered_at, hindrance, lies_ahead
 from qsotn.keynetwork.topology import Link, Topology
 from qsotn.keynetwork.widths import COMMON_READY_KEYS, UNKNOWN, Avoided, Needs, Wanted, rank
 from qsotn.messages import KeyRelay
@@ -191,6 +192,25 @@ def _note_way(desk: Desk, target: PartyId, way: Path) -> None:
     ways, used = ways_in_use(desk), WayInUse(way)
     if ways.get(target) != used:
         ways.put(target, used)
+
+
+def is_ahead(km: Km, detail: str, link: str, way: Path, *, first: bool) -> bool:
+    """Return whether the link that a refusal names can be ahead of a supply that went on over `link`.
+
+    Only whoever is `first`, and chose the way, holds it against the network that it knows, too.
+    """
+    if not lies_ahead(detail, km.desk.party, link, km.configuration.links, way):
+        return False
+    named, party = hindered_at(detail)
+    if named == link or not (first and way):
+        return True
+    ends = _links(km).get(named, ())
+    return party in ends and set(ends) in [set(pair) for pair in pairwise(way)]
+
+
+def is_at(km: Km, link: str, party: PartyId) -> bool:
+    """Return whether a link is known to end at a key manager."""
+    return party in _links(km).get(link, ())
 
 
 def note_refusal(km: Km, code: str, link: str) -> bool:

@@ -17,7 +17,9 @@ import msgspec
 from qsotn.domain import KeyId, PartyId, ProcedureId, Secret
 from qsotn.errors import BadProof, KeyShortage, Refusal, WrongParty
 from qsotn.interfaces import KX, Seat
-from qsotn.keynetwork.relay import hindered_link, one_time_pad
+from qsotn.keynetwork.choosing import Path
+from qsotn.keynetwork.failures import after_misnaming
+from qsotn.keynetwork.relay import hindered_link, hindrance, misnamed, one_time_pad
 from qsotn.messages import (
     BlockAgreement,
     BlockAnnouncement,
@@ -66,6 +68,9 @@ class Supply(msgspec.Struct, frozen=True):
     key_ids: tuple[str, ...]
     wrapped: bytes = b""
     wanted: Wanted | None = None
+    link: str = ""
+    way: Path = ()
+    """The link that they went on over, and the way that the origin chose, if it did."""
 
 
 def supplies(desk: Desk) -> Collection[Supply]:
@@ -167,7 +172,8 @@ def _begin(km: Km, parent: Turn[Any], wanted: Wanted, reply_to: Seat) -> None:
         km.store_keys(ids, begun.keys, master, asked.slave_sae, path)
     procedure = new_procedure(km.desk)
     wrapped = km.desk.vault.wrap(joined(begun.keys), f"supply/{ids[0]}".encode())
-    supplies(km.desk).put(procedure, Supply(parent.procedure, parent.row.seat, reply_to, ids, wrapped, wanted))
+    supply = Supply(parent.procedure, parent.row.seat, reply_to, ids, wrapped, wanted, begun.link, begun.way)
+    supplies(km.desk).put(procedure, supply)
     record = SupplyRecord(ids[0], len(ids), "origin", begun.taken, None, path, master, asked.slave_sae, parent.now)
     km.keys.supplies.put(ids[0], record)
     relay = KeyRelay(
@@ -225,7 +231,8 @@ def _pass_on(km: Km, turn: Turn[KeyRelay], taken: Allocation, keys: list[Secret]
     ciphertext = one_time_pad(joined(keys).reveal(), joined(pads).reveal())
     _record(km, turn, "relay", taken, pad, path)
     procedure = new_procedure(km.desk)
-    supplies(km.desk).put(procedure, Supply(turn.procedure, Seat.KM_FAR, Seat.KM_NEAR, asked.key_ids))
+    supply = Supply(turn.procedure, Seat.KM_FAR, Seat.KM_NEAR, asked.key_ids, link=link, way=asked.way)
+    supplies(km.desk).put(procedure, supply)
     hops(km.desk).put(turn.procedure, Hop(asked.key_ids, procedure))
     onward = msgspec.structs.replace(asked, link=link, block=pad.block, unit=pad.unit, ciphertext=ciphertext, path=path)
     _open_hop(turn, procedure, hop, onward)
@@ -279,18 +286,35 @@ def destroy_supply(km: Km, turn: Turn[ProcedureRefusal]) -> None:
             km.stored.delete(key_id)
     if supply is not None:
         supplies(km.desk).delete(turn.procedure)
-        if not _try_another_way(km, turn, supply):
-            turn.fail(supply.parent, supply.parent_seat, turn.message)
+        told = _checked(km, turn, supply)
+        if not _try_another_way(km, turn, supply, told):
+            turn.fail(supply.parent, supply.parent_seat, told)
     if hop is not None and hop.onward:
         turn.fail(ProcedureId(hop.onward), Seat.KM_NEAR, turn.message)
 
 
-def _try_another_way(km: Km, turn: Turn[ProcedureRefusal], supply: Supply) -> bool:
+def _checked(km: Km, turn: Turn[ProcedureRefusal], supply: Supply) -> ProcedureRefusal:
+    """Hold a refusal that names a link not ahead of the keys against the link that it came back over."""
+    told, hop, own = turn.message, turn.row.seats[Seat.KM_FAR], km.desk.party
+    over = turn.resume(supply.parent, supply.parent_seat).row.state is State.FAILED  # then it came from before
+    if over or not supply.link or not hindered_link(told.detail):
+        return told
+    way = supply.way or ((own, hop) if turn.subject in (own, hop) else ())
+    if line_ways.is_ahead(km, told.detail, supply.link, way, first=supply.wanted is not None):
+        return told
+    wrong = misnamed(told.detail, hop)
+    turn.row.failure = f"{told.code}: {wrong}"  # is logged as a warning
+    return ProcedureRefusal(after_misnaming(told.code), hindrance(supply.link, own, wrong))
+
+
+def _try_another_way(km: Km, turn: Turn[ProcedureRefusal], supply: Supply, told: ProcedureRefusal) -> bool:
     """At the origin: leave the link out that was refused for, and begin again without it if that can be."""
-    told, wanted = turn.message, supply.wanted
+    wanted = supply.wanted
     if wanted is None or told.code not in ANOTHER_WAY:
         return False
     link = hindered_link(told.detail)
+    if not supply.way and not line_ways.is_at(km, link, turn.row.seats[Seat.KM_FAR]):
+        return False  # nobody knows whether it is on the way that the tables gave
     if not line_ways.note_refusal(km, told.code, link):
         return False
     parent = turn.resume(supply.parent, supply.parent_seat)

@@ -5,14 +5,16 @@ See `pool_supply` for the whole.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from qsotn.domain import PartyId, ProcedureId
 from qsotn.interfaces import Seat
 from qsotn.keynetwork import provenance
+from qsotn.keynetwork.failures import after_misnaming
 from qsotn.keynetwork.inquest import COMPLAINTS, Outcome
 from qsotn.keynetwork.provenance import Order, share_key
-from qsotn.keynetwork.relay import hindered_link, hindrance
+from qsotn.keynetwork.relay import hindered_link, hindrance, lies_ahead, misnamed
 from qsotn.messages import PoolReceipt, PoolRelay, ProcedureRefusal
 from qsotn.parties import km_pool
 from qsotn.parties.km import Km
@@ -91,7 +93,7 @@ def _destroy_onward(km: Km, turn: Turn[ProcedureRefusal], passage: Passage) -> N
 
 def _destroy_back(km: Km, turn: Turn[ProcedureRefusal], passage: Passage) -> None:
     """The hop behind refused, or gave no receipt in time: say so, and which link it was, to the hop before."""
-    outcome, refusal = _reason(turn, passage)
+    outcome, refusal = _reason(km, turn, passage)
     _destroyed(km, passage, outcome, refusal)
     if passage.inbound:
         turn.fail(ProcedureId(passage.inbound), Seat.KM_FAR, refusal)
@@ -105,17 +107,28 @@ def _tell_back(turn: Turn[ProcedureRefusal], passage: Passage) -> None:
         turn.fail(ProcedureId(passage.inbound), Seat.KM_FAR, turn.message)
 
 
-def _reason(turn: Turn[ProcedureRefusal], passage: Passage) -> tuple[Outcome, ProcedureRefusal]:
+def _reason(km: Km, turn: Turn[ProcedureRefusal], passage: Passage) -> tuple[Outcome, ProcedureRefusal]:
     told = turn.message
     if isinstance(turn.refused, PoolReceipt):
         return Outcome.UNANSWERED, told
     if hindered_link(told.detail):
-        return Outcome.TOLD_BY_NEXT, told
+        return Outcome.TOLD_BY_NEXT, _checked(turn, passage, km.configuration.links)
     own = turn.work.desk.party
     if told.code == "TIMEOUT":
         silent = hindrance(passage.link, own, f"{passage.next} gave no receipt in time")
         return Outcome.UNANSWERED, ProcedureRefusal(told.code, silent)
     return Outcome.TOLD_BY_NEXT, ProcedureRefusal(told.code, hindrance(passage.link, own, told.detail))
+
+
+def _checked(turn: Turn[ProcedureRefusal], passage: Passage, links: Collection[str]) -> ProcedureRefusal:
+    """Hold a refusal that names a link not ahead of the share against the link that it came back over."""
+    told, order, own = turn.message, passage.order, turn.work.desk.party
+    way = order.path or ((own, passage.next) if order.target in (own, passage.next) else ())
+    if lies_ahead(told.detail, own, passage.link, links, way):
+        return told
+    wrong = misnamed(told.detail, passage.next)
+    turn.row.failure = f"{told.code}: {wrong}"  # is logged as a warning
+    return ProcedureRefusal(after_misnaming(told.code), hindrance(passage.link, own, wrong))
 
 
 def _destroyed(km: Km, passage: Passage, outcome: Outcome, refusal: ProcedureRefusal) -> None:

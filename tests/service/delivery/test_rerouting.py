@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
-from tests.procedures.key_network import A, C, Certified, Network, link_of
+from tests.procedures.key_network import A, B, C, Certified, D, Network, link_of
 from tests.service.delivery.ring import BELIEVED_S, LONG, PART, READY_KEYS, RING, SHORT, Ring, ring
 from tests.service.desks import run
 
+from qsotn.domain import PartyId
+from qsotn.errors import Refusal
 from qsotn.keynetwork.delivery import Reserve
+from qsotn.keynetwork.relay import hindrance
+from qsotn.procedures import pool_supply
 from qsotn.service.delivery.filling import LONGEST_PAUSE, SUPPLY_US
 from qsotn.service.delivery.route_metrics import RouteMetrics
 
@@ -204,6 +209,69 @@ def test_a_link_that_runs_low_is_gone_round_before_it_is_empty(open_ring: Opened
             await town.drawn()
             assert town.ways()[-1] == LONG
             assert town.units("b-c") == 9
+
+    run(story())
+
+
+# --- a relay that names a link it has nothing to do with --------------------------------------------------------------
+
+
+def refuse_once(monkeypatch: pytest.MonkeyPatch, liar: PartyId, code: str, detail: str) -> None:
+    """Let a key manager refuse the next share that it would pass on."""
+    honest, lies = pool_supply._next_hop, [Refusal(code, detail)]
+
+    def next_hop(km: Any, *asked: Any) -> tuple[str, PartyId]:
+        if km.desk.party == liar and lies:
+            raise lies.pop()
+        return honest(km, *asked)
+
+    monkeypatch.setattr(pool_supply, "_next_hop", next_hop)
+
+
+@pytest.mark.parametrize("code", ["KEY_SHORTAGE", "LINK_BARRED"])
+@pytest.mark.parametrize(
+    ("link", "party"),
+    [
+        ("a-d", B),  # one of A's own
+        ("d-e", D),  # far away
+        ("c-e", C),  # of one that is on the way
+        ("b-c", D),  # on the way, and said by one that is not
+        ("b-c", A),
+        ("x-y", B),  # nowhere
+    ],
+)
+def test_a_relay_that_names_a_link_not_ahead_on_the_way_has_the_one_towards_itself_left_out(
+    open_ring: Opened, monkeypatch: pytest.MonkeyPatch, link: str, party: PartyId, code: str
+) -> None:
+    async def story() -> None:
+        async with ring(open_ring()) as town:
+            await begun(town)
+            refuse_once(monkeypatch, B, code, hindrance(link, party, "too few"))
+            with capture_logs() as logs:
+                await town.drawn()
+                await town.filled(12)
+            assert town.failed() != []
+            assert town.routes.hindered(town.network.clock()) == {"a-b": ("FAILED",)}
+            assert set(town.routes._failures) == {"a-b"}
+            assert town.ways()[-1] == LONG
+            assert await town.ready() == READY_KEYS
+            reasons = [one["named"] for one in logs if one["event"] == "a link that is not on the way was named"]
+            reasons += [one for one in town.network.rows().values() if "named" in one]
+            assert len(reasons) == 1
+            assert f"km/b named '{link}', which is not ahead on the way" in reasons[0]
+
+    run(story())
+
+
+def test_a_relay_that_names_its_next_link_is_believed(open_ring: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with ring(open_ring()) as town:
+            await begun(town)
+            refuse_once(monkeypatch, B, "KEY_SHORTAGE", hindrance("b-c", B, "too few"))
+            await town.drawn()
+            await town.filled(12)
+            assert town.routes.hindered(town.network.clock()) == {"b-c": ("FAILED",)}
+            assert not any("named" in one for one in town.network.rows().values())
 
     run(story())
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from qsotn.domain import PartyId
 from qsotn.errors import Refusal, UsageError
 from qsotn.keynetwork.failures import AVOIDED_US, LONGEST_AVOIDED_US, REFUSED_US
-from qsotn.keynetwork.relay import Mode
+from qsotn.keynetwork.relay import Mode, hindrance
 from qsotn.keynetwork.widths import Avoided, Measured
 from qsotn.service.delivery.routes import Routes
 
@@ -151,6 +151,34 @@ def test_a_link_at_which_a_supply_failed_is_left_out_for_a_while() -> None:
     assert routes.hindered(1) == {"b-c": ("FAILED",)}
     assert routes.ways(C, AVOIDED_US) == (SHORT,), "then it is tried again"
     assert routes.hindered(AVOIDED_US) == {}
+
+
+@pytest.mark.parametrize(
+    ("way", "link", "party", "held"),
+    [
+        (SHORT, "b-c", B, "b-c"),
+        (SHORT, "b-c", C, "b-c"),
+        (SHORT, "a-b", A, "a-b"),
+        (LONG, "e-c", E, "e-c"),
+        (SHORT, "a-d", A, "a-b"),
+        (SHORT, "e-c", C, "a-b"),
+        (SHORT, "x-y", B, "a-b"),
+        (LONG, "e-c", D, "a-d"),
+        ((A, D), "d-e", D, "a-d"),
+    ],
+)
+def test_a_refusal_counts_against_the_link_it_names_or_the_first_of_its_way(
+    way: tuple[PartyId, ...], link: str, party: PartyId, held: str
+) -> None:
+    assert Routes(A, RING).held_against(way, hindrance(link, party, "too few")) == held
+
+
+def test_a_link_that_is_not_in_the_network_is_not_remembered() -> None:
+    routes = Routes(A, RING)
+    for link in ("x-y", "b-c"):
+        routes.failed(link, 0)
+        routes.refused(link, 0)
+    assert set(routes._failures) == {"b-c"}
 
 
 def pauses(routes: Routes, times: int) -> list[int]:

@@ -23,7 +23,8 @@ from qsotn.errors import KeyShortage, Refusal, StoreError
 from qsotn.keynetwork.choosing import Path
 from qsotn.keynetwork.delivery import Deposit, KeyStore, Pool
 from qsotn.keynetwork.failures import LINK_BARRED
-from qsotn.keynetwork.relay import Mode
+from qsotn.keynetwork.inquest import Charge, Finding
+from qsotn.keynetwork.relay import Mode, misnamed
 from qsotn.parties import km_pool
 from qsotn.parties.desk import Desk
 from qsotn.parties.km import Km
@@ -227,9 +228,17 @@ class Filling:
         for batch in failed:
             target.judged.append(batch.orders[0].batch)
             if batch.link:
-                routes = self._supply.routes
-                left_out = routes.refused if batch.code == LINK_BARRED else routes.failed
-                left_out(batch.link, self._supply.clock())
+                self._leave_out(batch)
+
+    def _leave_out(self, batch: Batch) -> None:
+        """Leave the link out that a supply failed at, or if it is none of its way, the first of that."""
+        routes, way = self._supply.routes, batch.orders[batch.failed_share].path
+        link = routes.held_against(way, batch.detail)
+        if link != batch.link:
+            _log.warning("a link that is not on the way was named", named=misnamed(batch.detail, way[1]), held=link)
+            routes.failed(link, self._supply.clock())
+        else:
+            (routes.refused if batch.code == LINK_BARRED else routes.failed)(link, self._supply.clock())
 
     async def _tell_findings(self, target: _Target) -> None:
         """Say whom an inquest named, once it is over."""
@@ -237,13 +246,7 @@ class Filling:
         for batch in (one for one in found if one is not None and one.judged_at):
             target.judged.remove(batch.orders[0].batch)
             for finding in batch.findings:
-                _log.error(
-                    "an inquest named a key manager",
-                    named=", ".join(finding.parties),
-                    charge=str(finding.charge),
-                    link=finding.link,
-                    batch=batch.orders[0].batch,
-                )
+                _tell_finding(batch, finding)
 
     async def _at_desk(self, function: Callable[[Km], T]) -> T:
         def run(node: Node) -> T:
@@ -251,6 +254,19 @@ class Filling:
                 return function(km)
 
         return await self._worker.call(run)
+
+
+def _tell_finding(batch: Batch, finding: Finding) -> None:
+    told = {
+        "named": ", ".join(finding.parties),
+        "charge": str(finding.charge),
+        "link": finding.link,
+        "batch": batch.orders[0].batch,
+    }
+    if finding.charge is Charge.COULD_NOT_CARRY:  # which is no lie
+        _log.info("a link could not carry a supply", **told)
+    else:
+        _log.error("an inquest named a key manager", **told)
 
 
 def most_units(ready_keys: int) -> int:

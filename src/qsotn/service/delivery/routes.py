@@ -2,8 +2,9 @@
 
 It goes by what is known of pools, rates and error rates (`knowledge`), and by what its own supplies met: one that
 failed names the link it failed at (`parties.km_pool.Batch.link`), and that link is left out for a while, and for longer
-if it was left out before. To avoid a link is a preference: if there is no other way, it is used all the same, and that
-is told. Only a link with more errors than any key may be made of is never used.
+if it was left out before; if it is none of its way, the first one of that is left out instead. To avoid a link is a
+preference: if there is no other way, it is used all the same, and that is told. Only a link with more errors than any
+key may be made of is never used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from qsotn.keynetwork.choosing import Path, best_neighbour, best_way, links_of, 
 from qsotn.keynetwork.disjoint import disjoint_paths
 from qsotn.keynetwork.failures import Failures
 from qsotn.keynetwork.pool import UNIT_BITS
-from qsotn.keynetwork.relay import Mode
+from qsotn.keynetwork.relay import Mode, hindered_at
 from qsotn.keynetwork.topology import Link, Topology
 from qsotn.keynetwork.widths import COMMON_READY_KEYS, UNKNOWN, Avoided, Measured, Needs, Wanted, reasons
 from qsotn.parties.link_knowledge import NOTHING, Known
@@ -74,12 +75,25 @@ class Routes:
         self._known = known
 
     def failed(self, link: str, now: int) -> None:
-        """Leave a link out for a while: a supply failed at it."""
-        self._failures[link] = self._failures.get(link, Failures()).failed(now)
+        """Leave a link out for a while: a supply failed at it. One that is not in this network is not remembered."""
+        if link in self._topology.by_name:
+            self._failures[link] = self._failures.get(link, Failures()).failed(now)
 
     def refused(self, link: str, now: int) -> None:
-        """Leave a link out for which a relay refused, as it shows too many errors."""
-        self._failures[link] = self._failures.get(link, Failures()).refused(now)
+        """Leave a link out for which a relay refused, as it shows too many errors; like `failed`."""
+        if link in self._topology.by_name:
+            self._failures[link] = self._failures.get(link, Failures()).refused(now)
+
+    def held_against(self, way: Path, detail: str) -> str:
+        """Return the link that a refusal counts against: the one it names, or the first of the way if it names another.
+
+        That is one that the way does not cross, or that does not end at whoever is said to have refused for it.
+        """
+        link, party = hindered_at(detail)
+        crossed = self._links_of(way)
+        if not crossed or (link in crossed and party in self._topology.by_name[link].ends):
+            return link
+        return crossed[0]
 
     def short(self, ways: Sequence[Path], now: int) -> None:
         """Leave this key manager's own link out at which a supply over these ways found too few bits to begin.
