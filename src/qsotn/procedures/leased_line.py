@@ -448,7 +448,7 @@ def record_armed(qssp: Qssp, turn: Turn[SessionKeyReceipt]) -> None:
 
 @LEASED_LINE.step("12a", BOTH_CPES, (Seat.CPE_B, Seat.CPE_A), LINE, EncryptedLine, on_line=True)
 def encrypt_opu_payload(cpe: Cpe, turn: Turn[EncryptedLine]) -> None:
-    """Both ends proved the same keys in the GCC, and an authenticated multiframe went each way: the line is ENCRYPTED."""
+    """Both ends proved the same keys in the GCC, and an authentic multiframe went each way: the line is ENCRYPTED."""
     line = cpe.lines.require(turn.subject)
     if line.state is cpe_records.LineState.STOPPED:
         return  # the line proved it before it heard that it is to stop, and stopped it stays

@@ -36,10 +36,10 @@ from qsotn.service.collector import Collector
 from qsotn.service.config import DAY_US, SQLITE, ServiceConfiguration
 from qsotn.service.delivery.server import DeliveryService
 from qsotn.service.doorbell import Doorbell
+from qsotn.service.garbage import collect_rarely
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Readiness
 from qsotn.service.http.health import Monitoring
-from qsotn.service.garbage import collect_rarely
 from qsotn.service.identity_files import Credentialed
 from qsotn.service.installation import INSTALLATION, install, open_installed, open_vault
 from qsotn.service.km_duties import DutyMetrics, KmDuties
