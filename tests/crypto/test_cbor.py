@@ -184,6 +184,18 @@ VALUES = st.recursive(
 )
 
 
+LIMITS = [value for limit in (0, 24, 2**8, 2**16, 2**32, 2**64) for value in (limit - 1, limit) if 0 <= value < 2**64]
+LIMIT_KEYS = st.sampled_from([*LIMITS, *(~value for value in LIMITS), *(str(value) for value in LIMITS)])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(LIMIT_KEYS, st.integers(0, 3), max_size=6) | st.dictionaries(KEYS, SCALARS, max_size=6))
+def test_the_keys_of_every_map_are_in_the_order_of_their_encodings(value: dict[int | str, object]) -> None:
+    encoded = cbor.encode(value)
+    entries = sorted((cbor.encode(key), cbor.encode(item)) for key, item in value.items())
+    assert encoded == bytes((0xA0 + len(value),)) + b"".join(key + item for key, item in entries)
+
+
 @settings(max_examples=150, deadline=None)
 @given(VALUES)
 def test_every_value_comes_back(value: object) -> None:

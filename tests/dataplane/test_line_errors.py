@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qsotn.dataplane.alignment import MultiframeAligner
 from qsotn.dataplane.confirmation import GenerationKeys
 from qsotn.dataplane.events import Alarm, AlarmCleared, Encrypted
 from qsotn.dataplane.g709 import FRAME_SIZE, FRAMES, MULTIFRAME_SIZE
@@ -231,6 +234,29 @@ def test_bytes_may_arrive_cut_anywhere(cuts: list[int]) -> None:
         line.ends[B].receive(signal[position : position + cut])
         position += cut
     assert line.ends[B].deliver() == line.offered[A]
+
+
+@given(
+    start=st.integers(0, 255),
+    wrong=st.dictionaries(st.integers(0, 39), st.integers(0, 255), max_size=12),
+    sizes=st.lists(st.sampled_from([1, 3, 4, 5, 8]), min_size=1, max_size=12),
+)
+def test_multiframes_are_the_same_however_many_frames_arrive_at_once(
+    start: int, wrong: dict[int, int], sizes: list[int]
+) -> None:
+    frames = np.zeros((40, 4, 4080), np.uint8)
+    frames[:, 0, 6] = (start + np.arange(40)) % 256
+    frames[:, 0, 7] = np.arange(40)
+    for place, mfas in wrong.items():
+        frames[place, 0, 6] = mfas
+    ends = [0, *np.minimum(np.cumsum(sizes), 40), 40]
+    together, alone = MultiframeAligner(), MultiframeAligner()
+    expected = [whole for frame in frames for whole in alone.feed(frame[np.newaxis])]
+    found = [whole for first, end in pairwise(ends) for whole in together.feed(frames[first:end])]
+    assert [(one.consecutive, one.frames[:, 0, 7].tolist()) for one in found] == [
+        (one.consecutive, one.frames[:, 0, 7].tolist()) for one in expected
+    ]
+    assert together.out_of_multiframe_count == alone.out_of_multiframe_count
 
 
 def test_one_transmission_is_four_frames() -> None:

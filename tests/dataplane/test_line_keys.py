@@ -21,7 +21,7 @@ from qsotn.dataplane.events import (
     PeerConfirmed,
     Switched,
 )
-from qsotn.dataplane.g709 import GCC1_SIZE, PAYLOAD_SIZE, PT_GFP, PT_NULL, Backward, Content, Framer
+from qsotn.dataplane.g709 import GCC_SIZE, PAYLOAD_SIZE, PT_GFP, PT_NULL, Backward, Content, Framer
 from qsotn.dataplane.gfp import ClientQueue, GfpMapper
 from qsotn.dataplane.keyslots import SlotState
 from qsotn.dataplane.loopback import Eavesdropper, Loopback
@@ -69,6 +69,15 @@ def saw_client_bytes(eavesdropper: Eavesdropper) -> bool:
 # Keys come, change and go
 
 
+def test_keys_that_both_ends_hold_are_proven_and_in_use_four_multiframes_later() -> None:
+    line = new_line()
+    line.run(3)
+    line.install(0, keys(0))
+    line.run(4)
+    for terminal in line.ends.values():
+        assert Encrypted(0) in terminal.events()
+
+
 def test_an_eavesdropper_reads_a_line_that_is_not_encrypted() -> None:
     """Proves the eavesdropper: the same frames without the seal are an open book."""
     queue = ClientQueue(1 << 20)
@@ -77,7 +86,7 @@ def test_an_eavesdropper_reads_a_line_that_is_not_encrypted() -> None:
     payload = np.frombuffer(GfpMapper().fill(queue, PAYLOAD_SIZE), np.uint8)
     framer, eavesdropper = Framer(b"trace"), Eavesdropper("ODU0")
     for _ in range(2):
-        signal = framer.build(Content(payload, NULL_HEADER, bytes(GCC1_SIZE), PT_GFP), [Backward()] * 4)
+        signal = framer.build(Content(payload, NULL_HEADER, bytes(GCC_SIZE), PT_GFP), [Backward()] * 4)
         eavesdropper(Direction.A_TO_B, signal)
     assert eavesdropper.client_frames[:4] == client_frames(5)[:4]
     assert saw_client_bytes(eavesdropper)

@@ -14,7 +14,7 @@ from qsotn.dataplane.g709 import (
     FAS,
     FRAME_SIZE,
     FREE_SIZE,
-    GCC1_SIZE,
+    GCC_SIZE,
     ODU_TYPES,
     PAYLOAD_SIZE,
     PT_GFP,
@@ -44,7 +44,7 @@ def synchronous_scrambler(taps: tuple[int, ...], length: int) -> bytes:
 
 def content(payload_type: int = PT_GFP) -> Content:
     payload = np.frombuffer(RANDOM.randbytes(PAYLOAD_SIZE), np.uint8)
-    return Content(payload, RANDOM.randbytes(FREE_SIZE), RANDOM.randbytes(GCC1_SIZE), payload_type)
+    return Content(payload, RANDOM.randbytes(FREE_SIZE), RANDOM.randbytes(GCC_SIZE), payload_type)
 
 
 def clear(signal: bytes) -> Bytes:
@@ -99,13 +99,13 @@ def test_every_field_is_where_g709_puts_it() -> None:
         assert frame[0, 6] == mfas
         assert frame[0, 7] == frame[2, 9] == TRACE[mfas]
         assert frame[3, 14] == (PT_GFP if mfas == 0 else 0)
-        assert frame[3, 0:2].tobytes() == sent.gcc1[2 * mfas : 2 * mfas + 2]
+        assert frame[3, 0:4].tobytes() == sent.gcc[4 * mfas : 4 * mfas + 4]
         assert not frame[:, 3824:].any()
         assert not frame[0, 10:14].any()
         assert not frame[1, :14].any()
         assert not frame[2, :9].any()
         assert not frame[2, 12:14].any()
-        assert not frame[3, 2:14].any()
+        assert not frame[3, 4:14].any()
     assert frames[:, 0, 9].tolist() == [0x10, 0x80, 0x38, 0x00]
     assert frames[:, 2, 11].tolist() == [0x21, 0x81, 0x49, 0x01]
     assert frames[:, :, 16:3824].tobytes() == sent.payload.tobytes()
@@ -128,7 +128,7 @@ def test_the_deframer_returns_what_the_framer_took_and_counts_no_violation() -> 
         sent = content()
         received = deframer.read(clear(framer.build(sent, [Backward(5, 7)] * 4)))
         assert received.payload.tobytes() == sent.payload.tobytes()
-        assert (received.free, received.gcc1) == (sent.free, sent.gcc1)
+        assert (received.free, received.gcc) == (sent.free, sent.gcc)
         assert not received.section_violations.any()
         assert not received.path_violations.any()
         assert received.far_end_violations.tolist() == [7] * 4

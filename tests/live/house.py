@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qsotn.adapters.storage.sqlite import SqliteStore
-from qsotn.adapters.transport.http import HttpPeer
+from qsotn.adapters.transport.http import DEVICE_CONNECTIONS, HttpPeer
 from qsotn.app.authority import Authority
 from qsotn.app.bench.devices import Workshop
 from qsotn.app.record import OPERATOR_FOLDER, PKI, load_plan, load_record
@@ -56,7 +56,7 @@ class Device:
     def __init__(self, workshop: Workshop, party: PartyId) -> None:
         self.worker = DeskWorker(partial(_open, workshop, party), WAITING)
         tls = workshop.tls(party)
-        self._peer = HttpPeer(workshop.pmp, workshop.urls, lambda: tls.client(workshop.pmp))
+        self._peer = HttpPeer(workshop.pmp, workshop.urls, lambda: tls.client(workshop.pmp), DEVICE_CONNECTIONS)
         self._sender = Sender(self.worker, lambda _: self._peer)
         self._collector = Collector(self.worker, self._peer)
 

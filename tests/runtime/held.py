@@ -7,7 +7,7 @@ from tests.world import Sent, World
 from qsotn.domain import PartyId
 from qsotn.errors import LineError
 from qsotn.messages import Message
-from qsotn.runtime.node import Intake
+from qsotn.runtime.outcomes import Intake
 
 
 def gather(world: World, hop: PartyId, *messages: type[Message]) -> list[bytes]:

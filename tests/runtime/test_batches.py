@@ -40,7 +40,7 @@ from qsotn.parties.pomp import LineState
 from qsotn.ports import StoredRow
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.turn import Row, State, read_row
-from qsotn.runtime.node import Intake
+from qsotn.runtime.outcomes import Intake
 
 # --- a whole run ------------------------------------------------------------------------------------------------------
 

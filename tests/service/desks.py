@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,8 +116,8 @@ class Heard:
     def posted(self, posted: Sequence[Posted]) -> None:
         self.sent += posted
 
-    def mail(self, collectors: Collection[PartyId]) -> None:
-        self.waiting |= set(collectors)
+    def mail(self, mail: Mapping[PartyId, Sequence[Posted]]) -> None:
+        self.waiting |= set(mail)
 
 
 class Desk:
@@ -128,6 +128,7 @@ class Desk:
         self.clock = clock or RunningClock()
         self.store: HeldStore
         self.node: Node
+        self._expects = worker.pop("expects", _is_nobody)
         self.worker = DeskWorker(self._open, worker.pop("limit", 4096), **worker)
 
     def _open(self) -> tuple[Node, Any]:
@@ -138,7 +139,16 @@ class Desk:
         courier = PMP if role_of(self.party) in (Role.CPE, Role.QSSP) else None
         collects = _is_device if role_of(self.party) is Role.PMP else _is_nobody
         self.node = Node(
-            identity, anchors, self.store, vault, os.urandom, self.clock, courier, lease=LEASE_US, collects=collects
+            identity,
+            anchors,
+            self.store,
+            vault,
+            os.urandom,
+            self.clock,
+            courier,
+            lease=LEASE_US,
+            collects=collects,
+            expects=self._expects,
         )
         self.store.transactions = 0
         return self.node, self.store

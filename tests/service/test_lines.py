@@ -176,6 +176,37 @@ def test_two_devices_encrypt_their_line_and_carry_frames_in_both_directions(lit:
     assert not any(node.rejections for node in lit.world.nodes.values())
 
 
+def test_an_end_that_has_turned_to_new_keys_goes_on_proving_them_to_one_that_has_not(street: Street) -> None:
+    """The far end was heard for long, and its proof is whole at once; this end's has yet to be sent."""
+    near, far = street.lines[CPE_A], street.lines[CPE_B]
+    street.world.order_line(quality=QUALITY)
+    for _ in range(round(4 * IDLE_S / TURN_S)):
+        street.now += TURN_S
+        far.idle(street.world.nodes[CPE_B])
+        street.world.pump()
+    assert far.equipment is not None
+    assert far.equipment.confirming
+    began = street.now
+    street.until(lambda: all(line.equipment is not None and line.equipment.encrypting for line in (near, far)))
+    assert street.now - began < IDLE_S / 2
+
+
+def test_keys_that_come_late_are_given_the_time_to_be_proven(street: Street) -> None:
+    near, far = street.lines[CPE_A], street.lines[CPE_B]
+    street.world.order_line(quality=QUALITY)
+    street.until(lambda: near.equipment is not None and far.equipment is not None)
+    street.now += 0.99 * PATIENCE_S  # the control plane took so long
+    far.idle(street.world.nodes[CPE_B])
+    while near.equipment is not None and not near.equipment.installed:
+        street.world.pump()
+        near.idle(street.world.nodes[CPE_A])
+    street.now += 0.02 * PATIENCE_S
+    near.idle(street.world.nodes[CPE_A])
+    assert not [row for row in street.world.running() if row.ladder == "rekey"]
+    street.until(lambda: street.world.line_state() is LineState.ENCRYPTED)
+    assert street.active() == (1, 1)
+
+
 def test_keys_change_when_the_interval_is_over_and_not_before(street: Street) -> None:
     street.encrypt(msgspec.structs.replace(QUALITY, rekey_interval_s=1))
     changes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -26,15 +26,17 @@ DEVICE, OTHER = PartyId("cpe/jinan-100"), PartyId("cpe/jinan-101")
 class Office:
     """A PMP's desk with a mailbox: `worker.Outlet`."""
 
-    def __init__(self, world: World, clock: RunningClock | None = None) -> None:
-        self.desk = Desk(world.folder, PMP, clock)
-        self.box = Mailbox(self.desk.worker)
+    box: Mailbox
+
+    def __init__(self, world: World, clock: RunningClock | None = None, *, alone: bool = False) -> None:
+        self.desk = Desk(world.folder, PMP, clock, expects=lambda device: self.box.expects(device))
+        self.box = Mailbox(self.desk.worker, alone=alone)
 
     def posted(self, posted: Sequence[Posted]) -> None:
         assert posted == [], "what is for a device is not sent"
 
-    def mail(self, collectors: Collection[PartyId]) -> None:
-        self.box.wake(collectors)
+    def mail(self, mail: Mapping[PartyId, Sequence[Posted]]) -> None:
+        self.box.deliver(mail)
 
     async def start(self) -> None:
         await self.desk.worker.start(self)
@@ -88,6 +90,122 @@ def test_a_device_that_waits_hears_of_its_mail_at_once(ready: World, monkeypatch
     told(office, story)
 
 
+def test_mail_for_a_device_that_waits_is_handed_over_on_lease_and_the_store_is_not_asked_for_it(ready: World) -> None:
+    office, (order,) = Office(ready), orders(ready, 1)
+
+    async def story() -> None:
+        waiting = await asked(office)
+        before = office.desk.store.calls.count("lease")
+        await office.arrive(order)
+        (mail,) = await asyncio.wait_for(waiting, 2)
+        assert office.desk.store.calls.count("lease") == before
+        assert list(await office.box.collect(DEVICE, 0, 16)) == []
+        office.desk.clock.advance(LEASE_US)
+        assert [one.number for one in await office.box.collect(DEVICE, 0, 16)] == [mail.number]
+
+    told(office, story)
+
+
+def test_what_is_posted_before_a_device_has_its_answer_is_there_for_its_next_question(ready: World) -> None:
+    """Two transactions may end before the first one's mail has left: only that one was promised to the question."""
+    office, datagrams = Office(ready, alone=True), orders(ready, 1)
+
+    async def story() -> None:
+        waiting = await asked(office)
+        assert office.box.expects(DEVICE)
+        assert not office.box.expects(DEVICE)
+        await office.arrive(datagrams[0])  # by the side of the promise
+        (mail,) = await asyncio.wait_for(waiting, 2)
+        assert mail.next_hop == DEVICE
+
+    told(office, story)
+
+
+def test_more_than_was_asked_for_comes_with_the_next_question(ready: World) -> None:
+    office, (order,) = Office(ready), orders(ready, 1)
+
+    async def story() -> None:
+        waiting = asyncio.create_task(office.box.collect(DEVICE, 10, 1))
+        await until(lambda: office.desk.store.calls.count("lease") > 0)
+        await asyncio.sleep(0.02)
+        await office.arrive(order)
+        (first,) = await waiting
+        extra = [Posted(first.number, DEVICE, b"1", 0), Posted(first.number + 1, DEVICE, b"2", 0)]
+        again = asyncio.create_task(office.box.collect(DEVICE, 10, 1))
+        await asyncio.sleep(0.05)
+        office.box.deliver({DEVICE: extra})
+        assert [one.datagram for one in await again] == [b"1"]
+        await until(lambda: "postpone" in office.desk.store.calls)
+
+    told(office, story)
+
+
+def test_what_was_promised_to_a_question_that_has_gone_is_due_again(ready: World) -> None:
+    office, (order,) = Office(ready), orders(ready, 1)
+
+    async def story() -> None:
+        waiting = await asked(office)
+        waiting.cancel()
+        office.box.expects(DEVICE)  # what a transaction asks that is under way at this moment
+        await asyncio.gather(waiting, return_exceptions=True)
+        await office.arrive(order)
+        (mail,) = await office.box.collect(DEVICE, 0, 16)
+        office.box.deliver({DEVICE: [mail]})
+        await until(lambda: "postpone" in office.desk.store.calls)
+        office.desk.clock.advance(1_000_000)
+        assert [one.number for one in await office.box.collect(DEVICE, 0, 16)] == [mail.number]
+
+    told(office, story)
+
+
+def test_alone_at_its_store_a_mailbox_asks_it_no_more_for_a_device_that_has_all(ready: World) -> None:
+    office, (order,) = Office(ready, alone=True), orders(ready, 1)
+
+    async def story() -> None:
+        calls = office.desk.store.calls
+        assert list(await office.box.collect(DEVICE, 0, 16)) == []
+        asked_once = calls.count("lease")
+        waiting = office.asks()
+        await asyncio.sleep(0.05)
+        await office.arrive(order)
+        (mail,) = await asyncio.wait_for(waiting, 2)
+        again = asyncio.create_task(office.box.collect(DEVICE, 10, 16, [mail.number]))
+        await asyncio.sleep(0.05)
+        assert calls.count("lease") == asked_once
+        assert await office.desk.worker.call(Node.settle) == 0, "the receipt is written with the next transaction"
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+
+    told(office, story)
+
+
+def test_alone_at_its_store_a_mailbox_still_finds_what_was_posted_while_a_device_did_not_wait(ready: World) -> None:
+    office, (order,) = Office(ready, alone=True), orders(ready, 1)
+
+    async def story() -> None:
+        assert list(await office.box.collect(DEVICE, 0, 16)) == []
+        await office.arrive(order)
+        assert len(await office.box.collect(DEVICE, 0, 16)) == 1
+
+    told(office, story)
+
+
+def test_alone_at_its_store_a_mailbox_gives_again_what_nobody_acknowledged(
+    ready: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "LOOK_S", 0.05)
+    office, (order,) = Office(ready, alone=True), orders(ready, 1)
+
+    async def story() -> None:
+        await office.arrive(order)
+        (mail,) = await office.box.collect(DEVICE, 0, 16)
+        assert list(await office.box.collect(DEVICE, 0, 16)) == []
+        office.desk.clock.advance(LEASE_US)
+        assert [one.number for one in await asyncio.wait_for(office.asks(), 2)] == [mail.number]
+
+    told(office, story)
+
+
 def test_mail_that_waits_is_given_at_once_and_on_lease_until_it_is_acknowledged(ready: World) -> None:
     office, (order,) = Office(ready), orders(ready, 1)
 
@@ -118,15 +236,19 @@ def test_another_devices_receipts_change_nothing(ready: World) -> None:
     told(office, story)
 
 
-def test_receipts_come_with_the_next_question_and_are_for_ones_own_mail_alone(ready: World) -> None:
-    office, datagrams = Office(ready), orders(ready, 2)
+@pytest.mark.parametrize("alone", [False, True])
+def test_receipts_come_with_the_next_question_and_are_for_ones_own_mail_alone(ready: World, *, alone: bool) -> None:
+    office, datagrams = Office(ready, alone=alone), orders(ready, 2)
 
     async def story() -> None:
         for order in datagrams:
             await office.arrive(order)
         (mine,) = await office.box.collect(DEVICE, 0, 16)
         (other,) = await office.box.collect(OTHER, 0, 16)
-        assert list(await office.box.collect(DEVICE, 0, 16, [mine.number, other.number])) == []
+        asking = asyncio.create_task(office.box.collect(DEVICE, 10, 16, [mine.number, other.number]))
+        await asyncio.sleep(0.02)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
         office.desk.clock.advance(LEASE_US)
         assert list(await office.box.collect(DEVICE, 0, 16)) == []
         assert [one.number for one in await office.box.collect(OTHER, 0, 16)] == [other.number]

@@ -68,11 +68,11 @@ def _receipt(answer: Receipt | Exception) -> Receipt:
 class Post:
     """A POMP's desk with a sender: `worker.Outlet` and the way to its next hops."""
 
-    def __init__(self, world: World, clock: RunningClock | None = None) -> None:
+    def __init__(self, world: World, clock: RunningClock | None = None, *, alone: bool = False) -> None:
         self.desk = Desk(world.folder, POMP, clock)
         self.clock = self.desk.clock
         self.parties: dict[PartyId, FakeParty] = {}
-        self.sender = Sender(self.desk.worker, self.parties.get)
+        self.sender = Sender(self.desk.worker, self.parties.get, alone=alone)
 
     def party(self, name: PartyId, answer: Answer = _taken) -> FakeParty:
         self.parties[name] = FakeParty(self.clock, answer)
@@ -156,6 +156,67 @@ def test_what_is_posted_here_is_sent_at_once_and_without_asking_the_store(ready:
         assert await post.undelivered() == 0
         await post.sender._look()
         assert len(pmp.got) == 3
+
+    told(post, story)
+
+
+def test_alone_at_its_store_a_sender_asks_it_only_while_something_can_be_due(ready: World, quick: None) -> None:
+    post = Post(ready, alone=True)
+
+    async def story() -> None:
+        calls, pmp = post.desk.store.calls, post.party(PMP)
+        await until(lambda: not post.sender._may_be_due())
+        calls.clear()
+        await asyncio.sleep(0.2)
+        assert "lease" not in calls
+        await post.desk.worker.call(begin_many(1))
+        await until(lambda: len(pmp.got) == 1 and not post.sender._may_be_due())
+        assert await post.undelivered() == 0
+
+    told(post, story)
+
+
+def test_alone_at_its_store_a_sender_tries_again_what_got_no_receipt(ready: World, quick: None) -> None:
+    post = Post(ready, alone=True)
+
+    async def story() -> None:
+        await until(lambda: not post.sender._may_be_due())
+        pmp = post.party(PMP, lambda _, __: LineError("no answer"))
+        await post.desk.worker.call(begin_many(1))
+        await until(lambda: len(pmp.got) > 1)
+        pmp.answer = _taken
+        await until(lambda: not post.sender._may_be_due())
+        assert await post.undelivered() == 0
+
+    told(post, story)
+
+
+def test_alone_at_its_store_a_sender_sends_what_an_earlier_life_left(ready: World, quick: None) -> None:
+    post = Post(ready, alone=True)
+
+    async def story() -> None:
+        await post.desk.worker.start(post)
+        left = await post.post(1, 2)
+        pmp = post.party(PMP)
+        await post.sender.start()
+        await until(lambda: pmp.got == left and not post.sender._may_be_due())
+        await post.stop()
+
+    run(story())
+
+
+def test_alone_at_its_store_a_sender_looks_when_stored_answers_may_be_due_again(ready: World, quick: None) -> None:
+    post = Post(ready, alone=True)
+
+    async def story() -> None:
+        pmp = post.party(PMP)
+        await until(lambda: not post.sender._may_be_due())
+        repeated = await post.post(1)
+        await asyncio.sleep(0.1)
+        assert pmp.got == []
+        post.desk.node.repeats += 1
+        post.sender.take([])
+        await until(lambda: pmp.got == repeated)
 
     told(post, story)
 

@@ -13,17 +13,21 @@ from tests.runtime.held import gather
 from tests.service.desks import FROM_POMP, Desk, Heard, orders, procedure_of, run, until
 from tests.world import LIFETIME_US, World
 
-from qsotn.app.province import CPE_A, PMP, POMP, party_folder
+from qsotn.app.province import CPE_A, PMP, POMP, QSSP_A, party_folder
+from qsotn.domain import PartyId
 from qsotn.errors import BadSignature, LocalError, MalformedMessage, Refusal, StoreConflict, StoreError
 from qsotn.messages import InitializationResponse
-from qsotn.procedures import revocation
+from qsotn.parties.desk import Certificates
+from qsotn.procedures import initialization, revocation
+from qsotn.procedures.turn import State
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.runtime.handling import Handler
 from qsotn.runtime.posting import Poster
 from qsotn.service.repeating import ATTEMPTS, LONGEST_PAUSE_S, Defect
 from qsotn.service.sender import LEASE_US
-from qsotn.service.worker import LARGEST_BATCH, Overloaded, Receipts
+from qsotn.service.taking import Receipts
+from qsotn.service.worker import LARGEST_BATCH, Overloaded
 
 
 @pytest.fixture
@@ -204,6 +208,77 @@ def test_an_order_is_sent_when_it_is_durable_and_by_nobody_else_before_its_lease
 
 def _order(pomp: Any, work: Any) -> str:
     return revocation.begin(pomp, work, CPE_A, "test", PMP, LIFETIME_US)
+
+
+def _order_of(number: int) -> Callable[[Any, Any], str]:
+    """Order a device into service; `number` -1 is an order that nobody can carry out."""
+
+    def start(pomp: Any, work: Any) -> str:
+        if number < 0:
+            pomp.desk.certificates.put("half done", Certificates(()))
+            raise Refusal("NO_SUCH_DEVICE", "there is none")
+        cpe = PartyId(f"cpe/jinan-{300 + number}")
+        return initialization.begin(pomp, work, cpe, f"QS-2026-{300_000 + number}", QSSP_A, PMP, LIFETIME_US)
+
+    return start
+
+
+def test_orders_that_gather_are_given_in_one_transaction_and_each_stands_alone(ready: World) -> None:
+    pomp, heard = Desk(ready.folder, POMP), Heard()
+
+    async def story() -> None:
+        await pomp.worker.start(heard)
+        with pomp.busy():
+            given = [asyncio.create_task(pomp.worker.order(_order_of(number))) for number in (0, -1, 1)]
+            await pomp.waiting(3)
+            before = pomp.store.transactions
+        outcomes = await asyncio.gather(*given, return_exceptions=True)
+        assert pomp.store.transactions == before + 1
+        assert isinstance(outcomes[1], Refusal)
+        rows = [row.procedure for row in await pomp.worker.call(_rows) if row.state is State.RUNNING]
+        assert set(rows) == {outcomes[0], outcomes[2]}
+        assert await pomp.worker.call(_half_done) is None, "what a refused order wrote is undone"
+        await until(lambda: len(heard.sent) == 2)
+        await pomp.worker.stop()
+
+    run(story())
+
+
+def _half_done(node: Node) -> Certificates | None:
+    with node.desk() as pomp:
+        found: Certificates | None = pomp.desk.certificates.get("half done")
+        return found
+
+
+def test_orders_that_collide_with_another_replica_are_given_once(ready: World, in_no_hurry: list[float]) -> None:
+    pomp, heard, rival = Desk(ready.folder, POMP), Heard(), Rival(ATTEMPTS)
+
+    async def story() -> None:
+        await pomp.worker.start(heard)
+        with pomp.busy():
+            given = [asyncio.create_task(pomp.worker.order(_order_of(number))) for number in range(2)]
+            await pomp.waiting(2)
+            pomp.store.fails = rival
+        procedures = await asyncio.gather(*given)
+        rows = [row.procedure for row in await pomp.worker.call(_rows) if row.state is State.RUNNING]
+        assert sorted(rows) == sorted(procedures)
+        assert rival.met == ATTEMPTS
+        await pomp.worker.stop()
+
+    run(story())
+
+
+def test_a_datagram_that_comes_again_is_noted_since_its_answers_are_due_again(ready: World, pmp: Desk) -> None:
+    (order,) = orders(ready, 1)
+
+    async def story() -> None:
+        await pmp.worker.start()
+        for expected in (0, 1):
+            assert (await pmp.worker.receive([order], FROM_POMP)).taken
+            assert pmp.worker.repeats == expected
+        await pmp.worker.stop()
+
+    run(story())
 
 
 def test_what_a_call_committed_is_sent_even_if_the_call_then_fails(ready: World) -> None:

@@ -11,6 +11,7 @@ encoded keys.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, cast
 
@@ -22,6 +23,8 @@ DEFAULT_MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
 
 _INTEGERS: Final = range(-(2**64), 2**64)
+_HEAD_LIMITS: Final = (24, 2**8, 2**16, 2**32)
+"""From which value on an integer (of a negative one its complement) has a longer encoding (RFC 8949, section 3)."""
 _SCALARS: Final = frozenset({str, bytes, bool, type(None)})
 
 
@@ -39,7 +42,8 @@ def _is_plain(value: object, depth: int) -> bool:
     """Whether `cbor2` encodes a value right by itself, several times faster: nothing but messages' own types in it.
 
     `canonical=True` sorts keys by the length of their encoding first (RFC 7049, section 3.9), and section 4.2.1 of
-    RFC 8949 by their bytes. Where all keys are texts the two orders are one, since a text begins with its length.
+    RFC 8949 by their bytes. Where all keys are texts the two orders are one, since a text begins with its length; where
+    all are integers, they are unless a negative one, which comes behind all others, is shorter than one of these.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -58,8 +62,21 @@ def _is_plain(value: object, depth: int) -> bool:
 def _is_plain_map(value: dict[object, object], depth: int) -> bool:
     for key in value:
         if type(key) is not str:
-            return False
+            return _are_ordered_by_length(value) and _are_plain(value.values(), depth)
     return _are_plain(value.values(), depth)
+
+
+def _are_ordered_by_length(keys: Iterable[object]) -> bool:
+    """Whether these are integers that RFC 7049 and RFC 8949 put into one order."""
+    longest, shortest_negative = 0, _HEAD_LIMITS[-1]
+    for key in keys:
+        if type(key) is not int or not _INTEGERS.start <= key < _INTEGERS.stop:
+            return False
+        if key >= 0:
+            longest = max(longest, key)
+        else:
+            shortest_negative = min(shortest_negative, ~key)
+    return bisect(_HEAD_LIMITS, shortest_negative) >= bisect(_HEAD_LIMITS, longest)
 
 
 def _are_plain(items: Iterable[object], depth: int) -> bool:

@@ -33,11 +33,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha384
 from threading import Lock
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 
 from qsotn.crypto import cbor, merkle
 from qsotn.crypto.identity import Identity
@@ -81,11 +82,11 @@ class Signed:
 
 def digest(*parts: bytes) -> bytes:
     """Return SHA-384 over the parts, each after its length in four bytes, so that no two lists of parts collide."""
-    state = hashes.Hash(hashes.SHA384())
+    state = sha384()
     for part in parts:
         state.update(len(part).to_bytes(4))
         state.update(part)
-    return state.finalize()
+    return state.digest()
 
 
 def sign(identity: Identity, context: bytes, payload: bytes) -> bytes:
@@ -172,14 +173,24 @@ def _parse(message: bytes) -> _Parts:
         raise MalformedMessage("the message is no COSE_Sign1: expected tag 18")
     match cbor.decode(message[1:]):
         case [bytes() as protected, dict() as unprotected, bytes() as payload, bytes() as signature] if not unprotected:
-            scheme, kid = _scheme_and_kid(_header(protected, _ALONE))
+            scheme, kid, _ = _read_header(protected, _ALONE)
             return _Parts(protected, scheme, kid, payload, payload, signature)
         case [bytes() as protected, dict() as unprotected, None, bytes() as signature]:
-            header = _header(protected, _IN_BATCH)
-            scheme, kid = _scheme_and_kid(header)
-            payload, root = _payload_and_root(unprotected, _signed_size(header))
+            scheme, kid, size = _read_header(protected, _IN_BATCH)
+            payload, root = _payload_and_root(unprotected, size)
             return _Parts(protected, scheme, kid, payload, root, signature)
     raise MalformedMessage("the COSE_Sign1 is neither [protected, {}, payload, signature] nor a receipt of inclusion")
+
+
+@lru_cache(maxsize=1024)
+def _read_header(protected: bytes, labels: frozenset[int]) -> tuple[SignatureScheme, bytes, int]:
+    """Return the scheme, the claimed signer, and the size of the tree that was signed (0: signed alone).
+
+    A party's protected headers are few, and what they say depends on nothing but their bytes. Failures are not kept.
+    """
+    header = _header(protected, labels)
+    scheme, kid = _scheme_and_kid(header)
+    return scheme, kid, _signed_size(header) if _Header.TREE_SIZE in labels else 0
 
 
 def _header(protected: bytes, labels: frozenset[int]) -> dict[Any, object]:

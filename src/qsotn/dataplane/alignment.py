@@ -138,8 +138,28 @@ class MultiframeAligner:
         self._drop()
 
     def feed(self, frames: Bytes) -> list[Multiframe]:
-        """Take descrambled frames, (n, 4, 4080), and return the multiframes they complete."""
+        """Take descrambled frames, (n, 4, 4080), and return the multiframes they complete.
+
+        They may be views of `frames`.
+        """
+        if self._is_next(frames):
+            return [self._whole(frames)]
         return [whole for frame in frames for whole in self._add(frame, self._place(int(frame[0, 6])))]
+
+    def _is_next(self, frames: Bytes) -> bool:
+        """Say whether these are just the four frames that are expected, as nearly always."""
+        expected = self._expected
+        if expected is None or expected % FRAMES or self._frames or len(frames) != FRAMES:
+            return False
+        return frames[:, 0, 6].tobytes() == bytes(range(expected, expected + FRAMES))
+
+    def _whole(self, frames: Bytes) -> Multiframe:
+        self._previous = int(frames[-1, 0, 6])
+        self._expected = (self._previous + 1) % 256
+        self._misses = 0
+        whole = Multiframe(frames, consecutive=not self._broken)
+        self._broken = False
+        return whole
 
     def _place(self, mfas: int) -> int | None:
         """Return the frame's place in the MFAS period, or None while it is not known."""

@@ -1,6 +1,7 @@
-"""Two ends or none: each end proves over GCC1 that it holds a generation of keys, before either may send under it.
+"""Two ends or none: each end proves in band that it holds a generation of keys, before either may send under it.
 
-An announcement is 40 bytes, two in each frame: one takes five crypto multiframes and is followed by the next. Layout:
+The channel is GCC1 and GCC2 of the ODU overhead, taken together: four bytes in each frame. An announcement is 40 bytes,
+two take five crypto multiframes, and each is followed by the next. Layout:
 
     sync (1) ‖ format, sender's direction, flags (1) ‖ generation (1) ‖ sequence (4) ‖ sender's epoch (3)
     ‖ digest of the key IDs (8) ‖ HMAC (20) ‖ CRC-16 (2)
@@ -63,7 +64,7 @@ class Announcement:
         return start + self.sequence.to_bytes(4, "big") + self.epoch.to_bytes(3, "big") + self.digest
 
     def encode(self) -> bytes:
-        """Return `SIZE` bytes for GCC1."""
+        """Return `SIZE` bytes for the channel."""
         proven = self.body() + self.proof
         return proven + crc16(proven).to_bytes(2, "big")
 
@@ -97,13 +98,13 @@ class Prover:
 
 
 class AnnouncementReader:
-    """Finds announcements in the bytes of GCC1."""
+    """Finds announcements in the bytes of the channel."""
 
     def __init__(self) -> None:
         self._pending = b""
 
     def feed(self, channel: bytes) -> list[Announcement]:
-        """Take GCC1 bytes; return the announcements that are complete and free of transmission errors."""
+        """Take bytes of the channel; return the announcements that are complete and free of transmission errors."""
         stream = self._pending + channel
         found = []
         position = stream.find(SYNC)

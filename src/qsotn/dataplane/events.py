@@ -114,7 +114,7 @@ class Counters:
     missing_multiframes: int = 0
     """Encrypted multiframes that the counter says were sent but that were never accepted."""
     proof_failures: int = 0
-    """Announcements over GCC1 that prove nothing."""
+    """Announcements over the GCC that prove nothing."""
     out_of_frame: int = 0
     out_of_multiframe: int = 0
     client_frames_in: int = 0

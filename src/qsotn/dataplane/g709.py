@@ -5,7 +5,7 @@ of bytes is `alignment`; the loops over bytes are `kernel`.
 
 Columns are numbered from 1 in the standard and from 0 here. OTU and ODU overhead is columns 1 to 14, OPU overhead 15
 and 16, OPU payload 17 to 3824, FEC 3825 to 4080. Forward error correction is not used: its columns are all zero before
-scrambling (clause 11.1). Tandem connection monitoring, APS/PCC, GCC0, GCC2, EXP and reserved bytes are zero. With
+scrambling (clause 11.1). Tandem connection monitoring, APS/PCC, GCC0, EXP and reserved bytes are zero. With
 GFP-F the client needs no justification, so the seven bytes of OPU overhead beside PSI are free in every frame.
 
 What always holds: the BIP-8 of frame i is in the SM and PM fields of frame i+2 (clauses 15.7.2.1.2 and 15.8.2.1.2: both
@@ -33,7 +33,8 @@ PAYLOAD_SIZE: Final = FRAMES * ROWS * 3808
 """OPU payload bytes of four frames."""
 FREE_SIZE: Final = FRAMES * 7
 """Free bytes of OPU overhead in four frames."""
-GCC1_SIZE: Final = FRAMES * 2
+GCC_SIZE: Final = FRAMES * 4
+"""Bytes of GCC1 and GCC2 together: two and two in every frame, used as one channel here (clause 15.8.2.3)."""
 
 FAS: Final = bytes.fromhex("F6F6F6282828")
 PT_GFP: Final = 0x05
@@ -113,8 +114,8 @@ class Content:
     """OPU payload, `PAYLOAD_SIZE` bytes in one dimension."""
     free: bytes
     """The free OPU overhead bytes, `FREE_SIZE`."""
-    gcc1: bytes
-    """General communication channel 1, `GCC1_SIZE` bytes."""
+    gcc: bytes
+    """General communication channels 1 and 2 as one, `GCC_SIZE` bytes."""
     payload_type: int
 
 
@@ -138,7 +139,7 @@ class Framer:
             frames[0, 3, 14] = content.payload_type
         frames[:, :, _PAYLOAD] = content.payload.reshape(FRAMES, ROWS, -1)
         frames[:, _FREE_ROWS, _FREE_COLUMNS] = np.frombuffer(content.free, np.uint8).reshape(FRAMES, -1)
-        frames[:, 3, 0:2] = np.frombuffer(content.gcc1, np.uint8).reshape(FRAMES, 2)
+        frames[:, 3, 0:4] = np.frombuffer(content.gcc, np.uint8).reshape(FRAMES, 4)
         frames[:, 0, 9] = [entry.section_byte() for entry in backward]
         frames[:, 2, 11] = [entry.path_byte() for entry in backward]
         self._insert_parity(frames)
@@ -160,8 +161,8 @@ class Received:
     """OPU payload, (4, 4, 3808)."""
     free: bytes
     """The free OPU overhead bytes, `FREE_SIZE`."""
-    gcc1: bytes
-    """GCC1, `GCC1_SIZE` bytes."""
+    gcc: bytes
+    """GCC1 and GCC2 as one, `GCC_SIZE` bytes."""
     section_violations: Bytes
     """BIP-8 violations of section monitoring, one count of 0 to 8 a frame."""
     path_violations: Bytes
@@ -190,7 +191,7 @@ class Deframer:
         return Received(
             payload=frames[:, :, _PAYLOAD],
             free=frames[:, _FREE_ROWS, _FREE_COLUMNS].tobytes(),
-            gcc1=frames[:, 3, 0:2].tobytes(),
+            gcc=frames[:, 3, 0:4].tobytes(),
             section_violations=section,
             path_violations=path,
             far_end_violations=np.where(far_end <= 8, far_end, 0).astype(np.uint8),

@@ -95,7 +95,7 @@ class Receiver:
         received = self._deframer.read(multiframe.frames)
         self.tally.multiframes += 1
         self._monitor(received)
-        self._confirm(received.gcc1)
+        self._confirm(received.gcc)
         if received.free == NULL_HEADER:
             self.tally.null_multiframes += 1
             self.condition.authentic = True

@@ -11,9 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from qsotn.dataplane.confirmation import SIZE as ANNOUNCEMENT_SIZE
 from qsotn.dataplane.confirmation import Announcement
-from qsotn.dataplane.g709 import FRAMES, GCC1_SIZE, PAYLOAD_SIZE, PT_GFP, PT_NULL, Backward, Content, Framer
+from qsotn.dataplane.g709 import FRAMES, GCC_SIZE, PAYLOAD_SIZE, PT_GFP, PT_NULL, Backward, Content, Framer
 from qsotn.dataplane.gfp import ClientQueue, GfpMapper
 from qsotn.dataplane.kernel import Bytes
 from qsotn.dataplane.keyslots import Generation, KeySlots, LineEnd
@@ -22,7 +21,6 @@ from qsotn.errors import KeyShortage
 
 _NO_BACKWARD: Final = Backward()
 _NULL_PAYLOAD: Final = np.zeros(PAYLOAD_SIZE, np.uint8)
-_SILENCE: Final = bytes(ANNOUNCEMENT_SIZE)
 
 
 class Transmitter:
@@ -60,26 +58,26 @@ class Transmitter:
             return None
 
     def _null(self) -> Content:
-        return Content(_NULL_PAYLOAD, NULL_HEADER, self._gcc1(), PT_NULL)
+        return Content(_NULL_PAYLOAD, NULL_HEADER, self._gcc(), PT_NULL)
 
     def _encrypted(self, generation: Generation) -> Content:
         payload = self._mapper.fill(self.queue, PAYLOAD_SIZE)
         header = generation.sealer.seal(payload, self._counter, generation.peer_epoch, self._sealed)
         self._counter += 1
         generation.sent += 1
-        return Content(self._ciphertext, header.encode(), self._gcc1(), PT_GFP)
+        return Content(self._ciphertext, header.encode(), self._gcc(), PT_GFP)
 
-    def _gcc1(self) -> bytes:
-        """Return the next bytes of the announcements, or zeros when there is nothing to announce."""
-        if not self._channel:
-            self._channel = self._announcement()
-        piece, self._channel = self._channel[:GCC1_SIZE], self._channel[GCC1_SIZE:]
-        return piece
+    def _gcc(self) -> bytes:
+        """Return the next bytes of the announcements, one behind the other, or zeros when there is none to make."""
+        while len(self._channel) < GCC_SIZE and (announcement := self._announcement()):
+            self._channel += announcement
+        piece, self._channel = self._channel[:GCC_SIZE], self._channel[GCC_SIZE:]
+        return piece.ljust(GCC_SIZE, b"\0")
 
     def _announcement(self) -> bytes:
         generations = self._slots.announced()
         if not generations:
-            return _SILENCE
+            return b""
         generation = generations[self._sequence % len(generations)]
         self._sequence += 1
         announcement = Announcement(

@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Forward:
-    """A datagram that a courier passes on, unread."""
+    """A datagram and its way: what a courier passes on, unread."""
 
     hop: PartyId
     datagram: bytes

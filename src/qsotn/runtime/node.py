@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from qsotn.crypto.identity import Identity, TrustAnchors
 from qsotn.crypto.vault import Vault
-from qsotn.domain import Entropy, LineId, PartyId, ProcedureId, role_of
-from qsotn.errors import LineError, PeerError
+from qsotn.domain import Entropy, LineId, PartyId, role_of
+from qsotn.errors import LineError, PeerError, StoreError
 from qsotn.parties.desk import Desk
 from qsotn.ports import Posted, Store, Transaction, Transport
 from qsotn.procedures.turn import Row, State, Work, read_row
 from qsotn.runtime.admission import Bearer
 from qsotn.runtime.batch import Accepted, Batch
 from qsotn.runtime.handling import PARTIES, Handler
+from qsotn.runtime.outcomes import Begun, Intake, Observer, Unobserved
 from qsotn.runtime.posting import Poster
 
 T = TypeVar("T")
@@ -30,40 +32,6 @@ FIRST_RETRY_US = 20_000
 LAST_RETRY_US = 5_000_000
 LATE_ROWS, EXPIRED_DATAGRAMS = 64, 1024
 """How much of either one `tick` clears away."""
-
-
-@dataclass(frozen=True)
-class Intake:
-    """What became of several datagrams, by position: the procedure each belongs to, or why it was refused."""
-
-    taken: dict[int, ProcedureId]
-    refused: dict[int, PeerError]
-
-
-class Observer(Protocol):
-    """Who is told what a node committed. Nothing it does may raise: what it hears of has happened."""
-
-    def accepted(self, step: Accepted) -> None:
-        """A step was accepted here."""
-
-    def ended(self, row: Row) -> None:
-        """This party's part of a procedure is over, well or not."""
-
-    def refused(self, error: PeerError) -> None:
-        """A datagram was refused; nothing changed."""
-
-
-class Unobserved:
-    """Nobody watches."""
-
-    def accepted(self, step: Accepted) -> None:
-        """Ignore it."""
-
-    def ended(self, row: Row) -> None:
-        """Ignore it."""
-
-    def refused(self, error: PeerError) -> None:
-        """Ignore it."""
 
 
 def collects_nothing(_: PartyId) -> bool:
@@ -75,7 +43,8 @@ class Node:
     """One party at work. `begin` gives it orders, `receive` datagrams; `flush`, or a service, sends what it says.
 
     With a `lease` (microseconds), what is posted is handed out once by `posted` and becomes due again only when the
-    lease has ended, for this process or another one; without, it is due at once and `flush` sends it.
+    lease has ended, for this process or another one; without, it is due at once and `flush` sends it. What next hops
+    fetch themselves (`collects`) is handed out so, by `mail`, only if they wait for it here now (`expects`).
     """
 
     def __init__(
@@ -90,6 +59,7 @@ class Node:
         *,
         lease: int = 0,
         collects: Callable[[PartyId], bool] = collects_nothing,
+        expects: Callable[[PartyId], bool] = collects_nothing,
         observer: Observer | None = None,
     ) -> None:
         self.identity = identity
@@ -99,25 +69,30 @@ class Node:
         """How many datagrams were refused, by the name of the error."""
         self.changes = 0
         """Grows with every datagram taken and every local command: whoever watches this party's records looks again."""
+        self.repeats = 0
+        """Grows when datagrams may have been heard before, so that stored answers may be due again."""
         self._anchors = anchors
         self._store = store
         self._vault = vault
         self._entropy = entropy
         self._clock = clock
-        self._lease, self._collects = lease, collects
-        self._poster = Poster(identity, entropy, courier, collects, lease)
+        self._lease, self._collects, self._expects = lease, collects, expects
         self._courier = courier
+        self._poster = self._new_poster(identity)
         self._handler = Handler(self.role, clock)
         self._observer = observer or Unobserved()
         self._posted: list[Posted] = []
-        self._mail: set[PartyId] = set()
-        self._receipts: list[int] = []
+        self._mail: dict[PartyId, list[Posted]] = {}
+        self._receipts: list[tuple[int, PartyId | None]] = []
         self._may_have_mail = True
 
     def renew(self, identity: Identity) -> None:
         """Go on under another certificate of the same keys."""
         self.identity = identity
-        self._poster = Poster(identity, self._entropy, self._courier, self._collects, self._lease)
+        self._poster = self._new_poster(identity)
+
+    def _new_poster(self, identity: Identity) -> Poster:
+        return Poster(identity, self._entropy, self._courier, self._collects, self._expects, self._lease)
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -147,6 +122,8 @@ class Node:
             raise
         for refusal in intake.refused.values():
             self._note_refused(refusal)
+        if len(batch.accepted) < len(intake.taken):
+            self.repeats += 1
         return intake
 
     def _take_each(self, batch: Batch, datagrams: Sequence[tuple[bytes, Bearer | None]], intake: Intake) -> None:
@@ -163,9 +140,29 @@ class Node:
     def begin(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
         """Run a local command of this party (an operator's order, a timer) in one transaction; return its result."""
         with self._batch() as batch:
-            with batch.part(traceparent or self._new_trace()) as work:
-                result = start(self._seated(work.desk), work)
-            batch.answer(work, b"")
+            return self._begin_one(batch, start, traceparent)
+
+    def begin_all(self, starts: Sequence[tuple[Callable[[Any, Work], T], str]]) -> Begun[T]:
+        """Run several local commands, each with its trace, in one transaction, each by itself.
+
+        One that raises leaves nothing behind. Raises `StoreConflict` and `StoreError` if none was done, and what cannot
+        be sent for one of them: each may be tried alone then.
+        """
+        begun: Begun[T] = Begun({}, {})
+        with self._batch() as batch:
+            for position, (start, traceparent) in enumerate(starts):
+                try:
+                    begun.results[position] = self._begin_one(batch, start, traceparent)
+                except StoreError:
+                    raise
+                except Exception as error:  # noqa: BLE001  (it is told to whoever gave this command)
+                    begun.failed[position] = error
+        return begun
+
+    def _begin_one(self, batch: Batch, start: Callable[[Any, Work], T], traceparent: str) -> T:
+        with batch.part(traceparent or self._new_trace()) as work:
+            result = start(self._seated(work.desk), work)
+        batch.answer(work, b"")
         return result
 
     def _new_trace(self) -> str:
@@ -219,9 +216,9 @@ class Node:
                 transaction.delivered(received, collector)
             return transaction.lease(now, now + self._lease, limit, collector)
 
-    def mail(self) -> set[PartyId]:
-        """Return, once, for which collectors something was posted since the last call."""
-        waiting, self._mail = self._mail, set()
+    def mail(self) -> dict[PartyId, list[Posted]]:
+        """Return, once, for which collectors something was posted since the last call, and what of it is on lease."""
+        waiting, self._mail = self._mail, {}
         return waiting
 
     def mail_for(self, collectors: Sequence[PartyId]) -> Sequence[PartyId]:
@@ -229,13 +226,14 @@ class Node:
         with self._transaction() as transaction:
             return transaction.collectors_due(self._clock(), collectors)
 
-    def acknowledge(self, numbers: Sequence[int]) -> None:
+    def acknowledge(self, numbers: Sequence[int], collector: PartyId | None = None) -> None:
         """Note that a next hop has these datagrams; it is written down with the next transaction.
 
-        A receipt may be written late: if it is lost, the receiver sees, and recognises, the same bytes again. This one
-        method may be called from another thread than the store's.
+        Numbers that are not a `collector`'s own change nothing. A receipt may be written late: if it is lost, the
+        receiver sees, and recognises, the same bytes again. This one method may be called from another thread than the
+        store's.
         """
-        self._receipts.extend(numbers)
+        self._receipts.extend((number, collector) for number in numbers)
 
     def collected(self, numbers: Sequence[int], collector: PartyId) -> None:
         """Take a collector's receipts. Numbers that are not its own change nothing."""
@@ -263,8 +261,8 @@ class Node:
     def _transaction(self) -> Iterator[Transaction]:
         receipts = list(self._receipts)
         with self._store.transaction() as transaction:
-            if receipts:
-                transaction.delivered(receipts)
+            for collector, noted in groupby(receipts, key=itemgetter(1)):
+                transaction.delivered([number for number, _ in noted], collector)
             yield transaction
         del self._receipts[: len(receipts)]
 
@@ -273,11 +271,12 @@ class Node:
         with self._transaction() as transaction:
             batch = Batch(self._desk(transaction))
             yield batch
-            posted = self._poster.post_all(batch)
+            postings = self._poster.post_all(batch)
             changed = batch.write()
         if self._lease:
-            self._posted += (one for one in posted if not self._collects(one.next_hop))
-            self._mail |= {one.next_hop for one in posted if self._collects(one.next_hop)}
+            self._posted += postings.sent
+            for collector, mail in postings.mail.items():
+                self._mail.setdefault(collector, []).extend(mail)
         self.changes += 1
         self._may_have_mail = True
         self._tell(batch.accepted, changed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 from qsotn import wire
 from qsotn.crypto.identity import Identity
@@ -16,7 +17,7 @@ from qsotn.ports import Posted
 from qsotn.procedures.catalogue import LADDERS
 from qsotn.procedures.ladder import heard_key
 from qsotn.procedures.turn import Row
-from qsotn.runtime.batch import COURIER, REFUSAL, Answer, Batch
+from qsotn.runtime.batch import COURIER, REFUSAL, Answer, Batch, Forward
 
 REFUSAL_LIFETIME_US = 3600 * 1_000_000
 """A refusal outlives its procedure: a timeout is told after the deadline that it tells of."""
@@ -33,62 +34,81 @@ class _Way:
 
 
 @dataclass(frozen=True)
+class _Datagram:
+    """A datagram as it leaves, and what it is remembered by."""
+
+    procedure: ProcedureId
+    cause: bytes
+    leaving: Forward
+
+
+@dataclass
+class Postings:
+    """What one transaction put into the outbox."""
+
+    sent: list[Posted] = field(default_factory=list)
+    """To be sent; on loan to its poster."""
+    mail: dict[PartyId, list[Posted]] = field(default_factory=dict)
+    """For whom something is to be collected, and what of it is on loan, since they wait for it here."""
+
+
+@dataclass(frozen=True)
 class Poster:
     """Signs and stores what one party sends.
 
     `courier` is handed the datagrams of interfaces that have one. `collects` says which next hops fetch their datagrams
-    themselves. What is sent is on loan to its poster for `lease` microseconds: nobody else sends it before.
+    themselves, `expects` which of them wait here for what is posted now; it is asked once a transaction. What is sent,
+    or expected here, is on loan to its poster for `lease` microseconds: nobody else sends it before.
     """
 
     identity: Identity
     entropy: Entropy
     courier: PartyId | None
     collects: Callable[[PartyId], bool]
+    expects: Callable[[PartyId], bool]
     lease: int
 
-    def post_all(self, batch: Batch) -> list[Posted]:
+    def post_all(self, batch: Batch) -> Postings:
         """Sign everything a transaction has to say and put it into the outbox; return it."""
         ways = [_way_of(answer) for answer in batch.answers]
         envelopes = [
             self._envelope(batch.desk.now, answer, way) for answer, way in zip(batch.answers, ways, strict=True)
         ]
         signed = wire.sign_all(self.identity, envelopes)
-        posted = [
-            self._post(batch, answer, way, envelope, message)
-            for answer, way, envelope, message in zip(batch.answers, ways, envelopes, signed, strict=True)
-        ]
+        expects, postings = cache(self.expects), Postings()
+        for answer, way, envelope, message in zip(batch.answers, ways, envelopes, signed, strict=True):
+            one = self._datagram(batch, answer, way, envelope, message)
+            self._store(batch, one, expects, postings)
         batch.answers.clear()
-        posted += [
-            self._store(batch, COURIER, one.hop, one.datagram, name, one.expires_at, one.interface)
-            for name, one in batch.forwards.items()
-        ]
-        return posted
+        for name, forward in batch.forwards.items():
+            self._store(batch, _Datagram(COURIER, name, forward), expects, postings)
+        return postings
 
-    def _post(self, batch: Batch, answer: Answer, way: _Way, envelope: wire.Envelope, signed: bytes) -> Posted:
+    def _datagram(self, batch: Batch, answer: Answer, way: _Way, envelope: wire.Envelope, signed: bytes) -> _Datagram:
         to, row = answer.outgoing.to, batch.rows[answer.outgoing.row.key]
         row.said[heard_key(way.label, to)] = wire.digest(signed)
         receiver = batch.desk.peer(envelope.receiver) if way.interface.sealed else None
         introductions = self._introductions(batch.desk) if way.introduces else ()
         datagram = wire.pack(way.interface, envelope, signed, receiver, introductions, row.traceparent)
         hop, encoded = self._next_hop(envelope), wire.encode(datagram)
-        return self._store(batch, row.procedure, hop, encoded, answer.cause, envelope.expires_at, way.interface.name)
+        return _Datagram(row.procedure, answer.cause, Forward(hop, encoded, envelope.expires_at, way.interface.name))
 
-    def _store(
-        self,
-        batch: Batch,
-        procedure: ProcedureId,
-        hop: PartyId,
-        datagram: bytes,
-        cause: bytes,
-        expires_at: int,
-        interface: str,
-    ) -> Posted:
+    def _store(self, batch: Batch, one: _Datagram, expects: Callable[[PartyId], bool], postings: Postings) -> None:
+        hop, content = one.leaving.hop, one.leaving.datagram
         collected = self.collects(hop)
-        due = 0 if collected else batch.desk.now + self.lease
+        held = not collected or (self.lease > 0 and expects(hop))
         number = batch.desk.transaction.post(
-            procedure, hop, datagram, cause, expires_at=expires_at, due=due, collected=collected
+            one.procedure,
+            hop,
+            content,
+            one.cause,
+            expires_at=one.leaving.expires_at,
+            due=batch.desk.now + self.lease if held else 0,
+            collected=collected,
         )
-        return Posted(number, hop, datagram, 0, interface)
+        leaves = postings.mail.setdefault(hop, []) if collected else postings.sent
+        if held:
+            leaves.append(Posted(number, hop, content, 0, one.leaving.interface))
 
     def _envelope(self, now: int, answer: Answer, way: _Way) -> wire.Envelope:
         row, to, message = answer.outgoing.row, answer.outgoing.to, answer.outgoing.message

@@ -15,7 +15,8 @@ import structlog
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.errors import BadSignature, LineError, OutOfOrder, PeerError
 from qsotn.runtime.admission import Bearer
-from qsotn.service.worker import DeskWorker, Overloaded, Receipts
+from qsotn.service.taking import Receipts
+from qsotn.service.worker import DeskWorker, Overloaded
 
 LIMIT: Final = 32
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0

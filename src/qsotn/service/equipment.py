@@ -29,7 +29,7 @@ class Equipment:
         self.terminal = LineTerminal(line, held.end, held.quality.odu, epoch)
         self._armed_at: dict[int, int] = {}
         self._slots: dict[int, int] = {}
-        self._newest = 0
+        self._newest = self._in_use_both_ways = 0
         self.installed: dict[int, SessionKeys] = {}
         """What the terminal holds, by generation."""
 
@@ -52,8 +52,12 @@ class Equipment:
 
     @property
     def confirming(self) -> bool:
-        """Whether a generation is installed that the far end has not confirmed yet."""
-        return any(self.terminal.slot(slot) is SlotState.ARMED for slot in range(SLOTS))
+        """Whether the newest generation here is not yet in use both ways.
+
+        An end that has turned to it goes on confirming: the far end may still wait for this end's proof.
+        """
+        waiting = self._newest > self._in_use_both_ways
+        return waiting and self.terminal.slot(self._newest % SLOTS) in (SlotState.ARMED, SlotState.ACTIVE)
 
     @property
     def authentic_multiframes(self) -> int:
@@ -132,6 +136,7 @@ class Equipment:
         for event in self.terminal.events():
             match event:
                 case Encrypted(generation):
+                    self._in_use_both_ways = generation
                     self.node.line_encrypted(self.line, generation, self._armed_at[generation])
                 case KeyErased(generation):
                     self.record()

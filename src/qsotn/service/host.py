@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,7 +26,8 @@ import uvicorn
 from qsotn.adapters.storage import open_store
 from qsotn.adapters.storage.sqlite import SqliteStore
 from qsotn.adapters.tls.uvicorn_protocol import over_tls
-from qsotn.adapters.transport.http import HttpPeer
+from qsotn.adapters.transport.exchange import MOST_CONNECTIONS
+from qsotn.adapters.transport.http import DEVICE_CONNECTIONS, HttpPeer
 from qsotn.domain import LineId, PartyId, Role, role_of
 from qsotn.errors import QsotnError, StoreConflict, StoreError
 from qsotn.parties import km_pool
@@ -86,8 +87,9 @@ class Host:
         self._line = None if configuration.line is None else Line(configuration.line)
         self._worker = self._make_worker()
         self._peers: dict[PartyId, HttpPeer] = {}
-        self._sender = Sender(self._worker, self.peer)
-        self._mailbox = Mailbox(self._worker) if self.role is Role.PMP else None
+        # A device's store is its own; replicas of a platform's party share one.
+        self._sender = Sender(self._worker, self.peer, alone=self.role is Role.CPE)
+        self._mailbox = Mailbox(self._worker, alone=self._store_kind == "sqlite") if self.role is Role.PMP else None
         self._delivery = self._make_delivery()
         self._troubles: set[str] = {"starting"}
         self._store: Store
@@ -197,13 +199,18 @@ class Host:
             now_us,
             configuration.courier,
             lease=LEASE_US,
-            collects=_is_device if self.role is Role.PMP else _is_nobody,
+            collects=_is_nobody if self._mailbox is None else _is_device,
+            expects=_is_nobody if self._mailbox is None else self._mailbox.expects,
             observer=Chronicle(self._metrics, self._spans),
         )
         return node, store
 
+    @property
+    def _store_kind(self) -> Literal["sqlite", "postgresql"]:
+        return "sqlite" if self._configuration.store.url == SQLITE else "postgresql"
+
     def _open_store(self) -> Store:
-        if self._configuration.store.url == SQLITE:
+        if self._store_kind == "sqlite":
             return SqliteStore(self._configuration.state / STORE_FILE)
         return open_store(self._configuration.store.url, self.party)
 
@@ -211,10 +218,10 @@ class Host:
         """`worker.Outlet`: these are on lease to this process."""
         self._sender.take(posted)
 
-    def mail(self, collectors: Collection[PartyId]) -> None:
+    def mail(self, mail: Mapping[PartyId, Sequence[Posted]]) -> None:
         """`worker.Outlet`: something waits for these devices."""
         if self._mailbox is not None:
-            self._mailbox.wake(collectors)
+            self._mailbox.deliver(mail)
 
     # --- the network ------------------------------------------------------------------------------------------------
 
@@ -225,7 +232,8 @@ class Host:
     def _reached(self, party: PartyId) -> HttpPeer:
         if party not in self._peers:
             urls = self._configuration.peers[party]
-            self._peers[party] = HttpPeer(party, urls, lambda: self._tls.client(party))
+            most = DEVICE_CONNECTIONS if self.role is Role.CPE else MOST_CONNECTIONS
+            self._peers[party] = HttpPeer(party, urls, lambda: self._tls.client(party), most)
         return self._peers[party]
 
     async def _close_peers(self) -> None:
@@ -261,8 +269,7 @@ class Host:
             yield
 
     def _deployment(self) -> Deployment:
-        kind: Literal["sqlite", "postgresql"] = "sqlite" if self._configuration.store.url == SQLITE else "postgresql"
-        deployment = Deployment(now_us(), kind, self._terms(), self._alarms)
+        deployment = Deployment(now_us(), self._store_kind, self._terms(), self._alarms)
         if self._delivery is None:
             return deployment
         delivery = self._delivery

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from typing import Final
 
 import structlog
@@ -40,10 +41,11 @@ IDLE_S, KEYLESS_S, NO_LINE_S = 0.5, 1.0, 5.0
 changed."""
 MOST_ANSWERS: Final = 256
 """Multiframes that answer the far end's at once while keys are being confirmed, for each new key: a proof takes some
-twenty, and two ends that hold different keys must not keep each other busy for ever."""
+five, and two ends that hold different keys must not keep each other busy for ever."""
 PATIENCE_S, LONGEST_PATIENCE_S = 3.0, 60.0
-"""How long nothing authentic may arrive until new keys are asked for: several times what two proofs in GCC1 take to
-cross. Each time that it did not help it becomes twice as long, since it cost two keys and an entry of a key file."""
+"""How long neither anything authentic nor a new key may arrive until keys are asked for: several times what two proofs
+in the GCC take to cross. Each time that it did not help it becomes twice as long, since it cost two keys and an entry
+of a key file."""
 REKEY_LIFETIME_US: Final = 120 * 1_000_000
 _log = structlog.get_logger("line")
 
@@ -66,7 +68,7 @@ class Line:
         self._equipment: Equipment | None = None
         self._seen = -1
         self._pending = b""
-        self._last_sent = self._last_rekey = self._last_authentic = 0.0
+        self._last_sent, self._last_rekey, self._last_authentic = -inf, 0.0, 0.0
         self._patience = PATIENCE_S
         self._authentic = self._frames = self._answers = 0
         self._recorded = (0, 0)
@@ -97,7 +99,8 @@ class Line:
         received = self._receive(equipment)
         # Proofs of possession cross as fast as both ends answer each other, and no faster than either can.
         answer = received and equipment.confirming and self._may_answer()
-        busy = received | self._exchange_with_client(equipment) | self._transmit(equipment, answer=answer)
+        # What arrives next, the doorbell tells; what waits to be sent, nobody does.
+        busy = self._exchange_with_client(equipment) | self._transmit(equipment, answer=answer)
         equipment.take_events()
         self._keep_keyed(equipment)
         return 0.0 if busy else _gap(equipment)
@@ -112,13 +115,15 @@ class Line:
     def _look(self, node: Node) -> None:
         with node.desk() as cpe:
             served = next((line.line for line in cpe.lines.values() if line.state is not LineState.STOPPED), None)
+            delivered = served is not None and bool(cpe.armed_generations(served))
         if self._equipment is not None and self._equipment.line != served:
             self._stop(self._equipment)
         if self._equipment is None and served is not None:
             self._begin(node, served)
-        if self._equipment is not None and self._equipment.take_keys():
+        if self._equipment is not None and delivered and self._equipment.take_keys():
             self._answers = MOST_ANSWERS
-            self._last_sent = 0.0
+            self._last_sent = -inf
+            self._last_authentic = self._monotonic()
         self._seen = node.changes
 
     def _begin(self, node: Node, line: LineId) -> None:

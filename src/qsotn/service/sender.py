@@ -19,11 +19,13 @@ from qsotn.adapters.transport.http import Receipt, Unavailable
 from qsotn.domain import PartyId
 from qsotn.errors import LineError, StoreError
 from qsotn.ports import Posted
+from qsotn.runtime import Node
 from qsotn.service.worker import DeskWorker, Overloaded
 
 LEASE_US: Final = 5_000_000
-SWEEP_S: Final = 1.0
-"""How often the store is asked for what fell due: stored answers again, failed attempts, a dead replica's leases."""
+SWEEP_S, IDLE_SWEEP_S = 1.0, 5.0
+"""How often the store is asked for what fell due: stored answers again, failed attempts, a dead replica's leases; and
+how often it is thought of where nothing can have fallen due."""
 SOONEST_SWEEP_S: Final = 0.03
 LARGEST_REQUEST, LARGEST_REQUEST_BYTES = 64, 6 * 1024 * 1024
 SWEEP_LIMIT: Final = 256
@@ -40,8 +42,16 @@ class Destination(Protocol):
 class Sender:
     """Sends what this process has on lease, and looks for more."""
 
-    def __init__(self, worker: DeskWorker, destination: Callable[[PartyId], Destination | None]) -> None:
+    def __init__(
+        self, worker: DeskWorker, destination: Callable[[PartyId], Destination | None], *, alone: bool = False
+    ) -> None:
+        """`alone`: no other process serves the same store, and what is due is looked for only if something can be."""
         self._worker = worker
+        self._alone = alone
+        self._unacknowledged: set[int] = set()
+        self._left_over = True
+        """There may be something in the store from before this process."""
+        self._repeats = 0
         self._destination = destination
         self._queues: dict[tuple[PartyId, str], deque[Posted]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,9 +72,12 @@ class Sender:
 
     def take(self, posted: Sequence[Posted]) -> None:
         """Send these; they are on lease to this process."""
+        if self._alone and self._worker.repeats != self._repeats:
+            self.look_soon()
         for one in posted:
             if one.number not in self._held:
                 self._held.add(one.number)
+                self._unacknowledged.add(one.number)
                 self._enqueue(one)
 
     def look_soon(self) -> None:
@@ -119,6 +132,7 @@ class Sender:
     async def _settle(self, way: tuple[PartyId, str], answered: list[tuple[Posted, Receipt]]) -> None:
         taken = [posted.number for posted, receipt in answered if receipt.taken]
         self._worker.acknowledge(taken)
+        self._unacknowledged.difference_update(taken)
         refused = [(posted, receipt) for posted, receipt in answered if not receipt.taken]
         for _, receipt in refused:
             _log.info("no receipt", to=way[0], interface=way[1], status=receipt.status, reason=receipt.detail)
@@ -133,10 +147,12 @@ class Sender:
         self.look_soon()
 
     async def _sweep(self) -> None:
+        if self._alone:
+            await self._look()
         while True:
             try:
                 # Not `wait_for`: in Python 3.11 it forgets a cancellation that comes with what it waits for.
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(SWEEP_S if self._may_be_due() else IDLE_SWEEP_S):
                     await self._sweep_due.wait()
                 await asyncio.sleep(SOONEST_SWEEP_S)
             except TimeoutError:
@@ -144,12 +160,21 @@ class Sender:
             self._sweep_due.clear()
             await self._look()
 
+    def _may_be_due(self) -> bool:
+        return not self._alone or self._left_over or bool(self._unacknowledged) or self._worker.repeats != self._repeats
+
     async def _look(self) -> None:
+        if not self._may_be_due():
+            return
+        repeats = self._worker.repeats
         try:
             due = await self._worker.call(lambda node: node.lease(SWEEP_LIMIT))
+            if self._alone and self._left_over:
+                self._left_over = await self._worker.call(Node.settle) > len(self._unacknowledged)
         except (StoreError, Overloaded) as error:
             _log.warning("cannot look for what is due", reason=str(error))
             return
+        self._repeats = repeats
         self.take(due)
         if due:
             self.look_soon()

@@ -14,38 +14,33 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-from qsotn.domain import PartyId, ProcedureId
-from qsotn.errors import LocalError, QsotnError, StoreConflict, StoreError
+from qsotn.domain import PartyId
+from qsotn.errors import LocalError
 from qsotn.ports import Posted, Store
+from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
+from qsotn.runtime.outcomes import Begun
 from qsotn.service.doorbell import Doorbell
-from qsotn.service.repeating import defect, repeated
+from qsotn.service.repeating import repeated
+from qsotn.service.taking import Receipts, cut, take_all
 
 T = TypeVar("T")
 
 LARGEST_BATCH: Final = 64
 """Datagrams in one transaction."""
 IDLE_S: Final = 3600.0
-GATHER_S: Final = 0.005
-"""How long datagrams wait for others behind a batch that has just ended."""
+GATHER_S, LONGEST_GATHER_S = 0.005, 0.02
+"""How long datagrams wait for others behind a batch that has just ended: as long as that one took, within these."""
 
 
 class Overloaded(LocalError):
     """Too much is waiting at this party's desk; ask again after a moment."""
-
-
-@dataclass(frozen=True)
-class Receipts:
-    """What became of several datagrams, by position: whose procedure it is, or why it was refused."""
-
-    taken: dict[int, ProcedureId] = field(default_factory=dict)
-    refused: dict[int, QsotnError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,27 @@ class _Call:
     future: asyncio.Future[Any]
 
 
+@dataclass(frozen=True)
+class _Order:
+    start: Callable[[Any, Work], Any]
+    traceparent: str
+    future: asyncio.Future[Any]
+
+    def alone(self) -> _Call:
+        return _Call(lambda node: node.begin(self.start, self.traceparent), self.future)
+
+
+_Job = _Datagrams | _Call | _Order
+
+
 class Outlet(Protocol):
     """Who is told, in the event loop, what was committed to be sent."""
 
     def posted(self, posted: Sequence[Posted]) -> None:
         """These datagrams are on lease to this process."""
 
-    def mail(self, collectors: Collection[PartyId]) -> None:
-        """Something waits for these to collect it."""
+    def mail(self, mail: Mapping[PartyId, Sequence[Posted]]) -> None:
+        """Something waits for these to collect it; what is given here is on lease to this process for them."""
 
 
 Idle = Callable[[Node], float]
@@ -100,10 +108,10 @@ class DeskWorker:
         self._idle = idle
         self._before = before
         self._doorbell = doorbell
-        self._waiting: deque[_Datagrams | _Call] = deque()
-        self._at_work: list[_Datagrams | _Call] = []
+        self._waiting: deque[_Job] = deque()
+        self._at_work: list[_Job] = []
         self._count = 0
-        self._last_batch = 0.0
+        self._gather_until = 0.0
         self._condition = threading.Condition()
         self._stopping = False
         self._outlet: Outlet | None = None
@@ -151,17 +159,31 @@ class DeskWorker:
         self._enqueue(_Call(function, future), 1)
         return await future
 
-    def acknowledge(self, numbers: Sequence[int]) -> None:
-        """Note that next hops have these datagrams; written down with the next transaction."""
+    async def order(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
+        """Run a local command of this party, in one transaction with others that wait; as repeatable as a call.
+
+        Raises what it raises, and `Overloaded`.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._enqueue(_Order(start, traceparent, future), 1)
+        return await future
+
+    def acknowledge(self, numbers: Sequence[int], collector: PartyId | None = None) -> None:
+        """Note that next hops, or one collector, have these datagrams; written down with the next transaction."""
         if self._node is not None:
-            self._node.acknowledge(numbers)
+            self._node.acknowledge(numbers, collector)
+
+    @property
+    def repeats(self) -> int:
+        """See `Node.repeats`."""
+        return 0 if self._node is None else self._node.repeats
 
     @property
     def waiting(self) -> int:
         """How many datagrams and calls wait."""
         return self._count
 
-    def _enqueue(self, job: _Datagrams | _Call, weight: int) -> None:
+    def _enqueue(self, job: _Job, weight: int) -> None:
         with self._condition:
             if self._stopping:
                 raise Overloaded("this party is stopping")
@@ -212,13 +234,25 @@ class DeskWorker:
             if jobs is None:
                 return
             self._at_work = jobs
-            if jobs and isinstance(jobs[0], _Call):
-                self._do(node, jobs[0])
-            elif jobs:
-                self._take(node, [job for job in jobs if isinstance(job, _Datagrams)])
+            self._carry_out(node, jobs)
             if arrived or (jobs and self._doorbell is not None) or time.monotonic() >= due:
                 due = time.monotonic() + self._idle(node)
                 self._hand_out(node)
+
+    def _carry_out(self, node: Node, jobs: list[_Job]) -> None:
+        """Do one call, or take datagrams, or orders: a batch is of one kind."""
+        if not jobs:
+            return
+        if isinstance(jobs[0], _Call):
+            self._do(node, jobs[0])
+            return
+        began = time.monotonic()
+        if isinstance(jobs[0], _Order):
+            self._give(node, [job for job in jobs if isinstance(job, _Order)])
+        else:
+            self._take(node, [job for job in jobs if isinstance(job, _Datagrams)])
+        ended = time.monotonic()
+        self._gather_until = ended + min(max(ended - began, GATHER_S), LONGEST_GATHER_S)
 
     def _sleep(self, patience: float) -> bool:
         """With a doorbell, sleep on it while nothing waits; say whether frames arrived."""
@@ -226,14 +260,14 @@ class DeskWorker:
             return False
         return self._doorbell.wait(0 if self._waiting or self._stopping else patience)
 
-    def _next_jobs(self, patience: float) -> list[_Datagrams | _Call] | None:
-        """Return one call, or all datagrams that have gathered; nothing after `patience` seconds; None at the end."""
+    def _next_jobs(self, patience: float) -> list[_Job] | None:
+        """Return one call, or all datagrams or orders gathered; nothing after `patience` seconds; None at the end."""
         with self._condition:
             if not self._waiting and not self._stopping and patience > 0 and self._doorbell is None:
                 self._condition.wait(patience)
             if not self._waiting:
                 return None if self._stopping else []
-            if isinstance(self._waiting[0], _Datagrams):
+            if not isinstance(self._waiting[0], _Call):
                 self._let_gather()
             jobs = self._first_job()
             self._count -= sum(map(_weight, jobs))
@@ -244,18 +278,18 @@ class DeskWorker:
 
         Only if the last batch has just ended, so that a party with little to do answers at once.
         """
-        ends = self._last_batch + GATHER_S
-        while not self._stopping and self._count < LARGEST_BATCH and (left := ends - time.monotonic()) > 0:
+        until = self._gather_until
+        while not self._stopping and self._count < LARGEST_BATCH and (left := until - time.monotonic()) > 0:
             self._condition.wait(left)
 
-    def _first_job(self) -> list[_Datagrams | _Call]:
-        """Take the first call, or the first datagrams and all others that fit with them, ahead of calls."""
+    def _first_job(self) -> list[_Job]:
+        """Take the first call, or the first datagrams or orders and all others that fit, ahead of the rest."""
         jobs = [self._waiting.popleft()]
         if isinstance(jobs[0], _Call):
             return jobs
-        size, left = _weight(jobs[0]), deque[_Datagrams | _Call]()
+        kind, size, left = type(jobs[0]), _weight(jobs[0]), deque[_Job]()
         for job in self._waiting:
-            if isinstance(job, _Datagrams) and size + _weight(job) <= LARGEST_BATCH:
+            if type(job) is kind and size + _weight(job) <= LARGEST_BATCH:
                 jobs.append(job)
                 size += _weight(job)
             else:
@@ -267,13 +301,21 @@ class DeskWorker:
         if self._before is not None:
             self._before(node)
         together = [(data, job.bearer) for job in jobs for data in job.datagrams]
-        receipts = _take_all(node, together)
-        self._last_batch = time.monotonic()
+        receipts = take_all(node, together)
         finished, first = [], 0
         for job in jobs:
-            finished.append((job.future, _cut(receipts, first, len(job.datagrams))))
+            finished.append((job.future, cut(receipts, first, len(job.datagrams))))
             first += len(job.datagrams)
         self._hand_out(node, partial(_resolve_all, finished))
+
+    def _give(self, node: Node, jobs: list[_Order]) -> None:
+        try:
+            begun = repeated(lambda: node.begin_all([(job.start, job.traceparent) for job in jobs]))
+        except Exception:  # noqa: BLE001  (each order alone shows whose it is)
+            for job in jobs:
+                self._do(node, job.alone())
+            return
+        self._hand_out(node, partial(_answer_all, jobs, begun))
 
     def _do(self, node: Node, job: _Call) -> None:
         try:
@@ -299,67 +341,22 @@ class DeskWorker:
         self._loop.call_soon_threadsafe(in_loop)
 
 
-def _weight(job: _Datagrams | _Call) -> int:
+def _weight(job: _Job) -> int:
     return len(job.datagrams) if isinstance(job, _Datagrams) else 1
-
-
-def _take_all(node: Node, datagrams: Sequence[tuple[bytes, Bearer]]) -> Receipts:
-    """Take all in one transaction; if that fails, each alone, so that the fault of one is not another's."""
-    try:
-        intake = node.receive_all(datagrams)
-        return Receipts(intake.taken, dict(intake.refused))
-    except Exception as error:  # noqa: BLE001  (each datagram alone shows whose it is)
-        if isinstance(error, StoreError) and not _answers(node, error):
-            return Receipts({}, dict.fromkeys(range(len(datagrams)), error))
-    receipts = Receipts()
-    for position, one in enumerate(datagrams):
-        _take_one(node, one, position, receipts)
-    return receipts
-
-
-def _answers(node: Node, error: StoreError) -> bool:
-    """Whether the store is there: another replica was faster, or one datagram needs a record that is not."""
-    if isinstance(error, StoreConflict):
-        return True
-    try:
-        with node.rows(limit=1):
-            return True
-    except StoreConflict:
-        return True
-    except StoreError:
-        return False
-
-
-def _take_one(node: Node, one: tuple[bytes, Bearer], position: int, receipts: Receipts) -> None:
-    try:
-        intake = repeated(lambda: node.receive_all([one]))
-    except Exception as error:  # noqa: BLE001  (told to whoever sent it, and logged there)
-        receipts.refused[position] = _as_refusal(error)
-        return
-    if intake.refused:
-        receipts.refused[position] = intake.refused[0]
-    else:
-        receipts.taken[position] = intake.taken[0]
-
-
-def _as_refusal(error: Exception) -> QsotnError:
-    if isinstance(error, QsotnError):
-        return error
-    return defect(error, "a datagram could not be handled")
-
-
-def _cut(receipts: Receipts, first: int, size: int) -> Receipts:
-    within = range(first, first + size)
-    return Receipts(
-        {at - first: procedure for at, procedure in receipts.taken.items() if at in within},
-        {at - first: refused for at, refused in receipts.refused.items() if at in within},
-    )
 
 
 def _resolve_all(finished: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in finished:
         if not future.done():
             future.set_result(result)
+
+
+def _answer_all(jobs: Sequence[_Order], begun: Begun[Any]) -> None:
+    for position, job in enumerate(jobs):
+        if position in begun.failed:
+            _reject(job.future, begun.failed[position])
+        else:
+            _resolve_all([(job.future, begun.results[position])])
 
 
 def _reject(future: asyncio.Future[Any], error: BaseException) -> None:

@@ -57,11 +57,13 @@ def ends(province: Province) -> tuple[Process, Process]:
 
 
 @asynccontextmanager
-async def between(ends: tuple[Process, Process], script: Script) -> AsyncIterator[Exchanges]:
+async def between(
+    ends: tuple[Process, Process], script: Script, most: int = exchange.MOST_CONNECTIONS
+) -> AsyncIterator[Exchanges]:
     server, client = ends
     listening = await asyncio.start_server(script, "127.0.0.1", 0, ssl=server.server())
     port = listening.sockets[0].getsockname()[1]
-    exchanges = Exchanges(f"https://127.0.0.1:{port}", lambda: client.client(KM))
+    exchanges = Exchanges(f"https://127.0.0.1:{port}", lambda: client.client(KM), most)
     try:
         yield exchanges
     finally:
@@ -71,10 +73,13 @@ async def between(ends: tuple[Process, Process], script: Script) -> AsyncIterato
 
 
 def play(
-    ends: tuple[Process, Process], script: Script, story: Callable[[Exchanges], Awaitable[list[Response]]]
+    ends: tuple[Process, Process],
+    script: Script,
+    story: Callable[[Exchanges], Awaitable[list[Response]]],
+    most: int = exchange.MOST_CONNECTIONS,
 ) -> list[Response]:
     async def told() -> list[Response]:
-        async with between(ends, script) as exchanges:
+        async with between(ends, script, most) as exchanges:
             return await story(exchanges)
 
     return asyncio.run(told())
@@ -128,6 +133,15 @@ def test_requests_at_once_have_connections_of_their_own_and_no_more_than_allowed
     script = Script([*([OK] * 3 * exchange.MOST_CONNECTIONS)])
     assert {answer.body for answer in play(ends, script, story)} == {b"ok"}
     assert 1 < script.connections <= exchange.MOST_CONNECTIONS
+
+
+def test_who_may_have_one_connection_alone_waits_for_its_turn_on_it(ends: tuple[Process, Process]) -> None:
+    async def story(exchanges: Exchanges) -> list[Response]:
+        return list(await asyncio.gather(*(ask(exchanges) for _ in range(4))))
+
+    script = Script([OK] * 4)
+    assert [answer.body for answer in play(ends, script, story, most=1)] == [b"ok"] * 4
+    assert script.connections == 1
 
 
 def test_a_connection_that_the_server_ended_is_replaced(ends: tuple[Process, Process]) -> None:

@@ -63,6 +63,9 @@ class NobodysDesk:
     async def call(self, _: Any) -> Any:
         raise AssertionError("an assignment reached the desk of the party")
 
+    async def order(self, *_: Any) -> Any:
+        raise AssertionError("an assignment reached the desk of the party")
+
     async def receive(self, *_: Any) -> Any:
         raise AssertionError("an assignment reached the desk of the party")
 

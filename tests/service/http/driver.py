@@ -14,12 +14,13 @@ from tests.world import World
 from qsotn.app.province import PMP
 from qsotn.domain import PartyId, Role, role_of
 from qsotn.ports import Posted
+from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.service.http.application import make_application
 from qsotn.service.http.context import Deployment, Mailbox, Readiness
 from qsotn.service.orders import Terms
-from qsotn.service.worker import Receipts
+from qsotn.service.taking import Receipts
 
 T = TypeVar("T")
 
@@ -40,13 +41,16 @@ class TlsPeer:
 
 
 class DirectWorker:
-    """The desk's two calls, carried out at once."""
+    """The desk's calls, carried out at once."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     async def call(self, function: Callable[[Node], T]) -> T:
         return function(self.node)
+
+    async def order(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
+        return self.node.begin(start, traceparent)
 
     async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
         intake = self.node.receive_all([(data, bearer) for data in datagrams])

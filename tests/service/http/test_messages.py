@@ -19,7 +19,8 @@ from qsotn.parties.pomp import DeviceState, LineState
 from qsotn.runtime.admission import Bearer
 from qsotn.service.http.framing import LARGEST_SEQUENCE, MOST_DATAGRAMS
 from qsotn.service.repeating import Defect
-from qsotn.service.worker import Overloaded, Receipts
+from qsotn.service.taking import Receipts
+from qsotn.service.worker import Overloaded
 
 SEQUENCE = {"content-type": "application/cbor-seq"}
 PROCEDURE = ProcedureId("8c9e6679-7425-40de-944b-e07fc1f90ae7")

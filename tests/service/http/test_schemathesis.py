@@ -32,12 +32,13 @@ from qsotn import wire
 from qsotn.app.province import KM_RELAY, QSSP_B, open_node, party_folder
 from qsotn.domain import PartyId, Role
 from qsotn.ports import Posted
+from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.service.http import idempotency
 from qsotn.service.http.application import make_application, operations_of
 from qsotn.service.http.operation import Operation
-from qsotn.service.worker import Receipts
+from qsotn.service.taking import Receipts
 
 T = TypeVar("T")
 
@@ -82,6 +83,9 @@ class ThreadWorker:
 
     async def call(self, function: Callable[[Node], T]) -> T:
         return await asyncio.wrap_future(self._thread.submit(function, self.node))
+
+    async def order(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
+        return await self.call(lambda node: node.begin(start, traceparent))
 
     async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
         intake = await self.call(lambda node: node.receive_all([(data, bearer) for data in datagrams]))

@@ -129,15 +129,15 @@ class Connection(asyncio.Protocol):
 class Exchanges:
     """The connections to one address. Use them within one event loop, and close them."""
 
-    def __init__(self, url: str, context: Callable[[], ssl.SSLContext]) -> None:
-        """`url` is `https://host:port`; `context` is called for every new connection."""
+    def __init__(self, url: str, context: Callable[[], ssl.SSLContext], most: int = MOST_CONNECTIONS) -> None:
+        """`url` is `https://host:port`; `context` is called for every new connection, of which there are `most`."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 443
         self._authority = parts.netloc.encode("ascii")
         self._context = context
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
-        self._room = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._room = asyncio.Semaphore(most)
 
     async def request(self, method: str, path: str, body: bytes | None, kind: str, patience_s: float) -> Response:
         """Ask, and return the whole answer.

@@ -16,7 +16,7 @@ import cbor2
 import httptools
 import msgspec
 
-from qsotn.adapters.transport.exchange import Exchanges, Response
+from qsotn.adapters.transport.exchange import MOST_CONNECTIONS, Exchanges, Response
 from qsotn.domain import PartyId
 from qsotn.errors import LineError, PeerError
 
@@ -24,6 +24,9 @@ CBOR_SEQUENCE: Final = "application/cbor-seq"
 """RFC 8742; here every item is a byte string."""
 ANSWER_S: Final = 15.0
 MAILBOX_WAIT_S: Final = 20
+DEVICE_CONNECTIONS: Final = 2
+"""A device keeps one connection to collect by, and one to send by: a request that waits its turn on it costs less than
+another handshake."""
 _ACCEPTED, _OK, _NOTHING, _UNAVAILABLE = 202, 200, 204, 503
 
 
@@ -66,9 +69,15 @@ class Declined(LineError):
 class HttpPeer:
     """Another party as it is reached from here. Use it within one event loop, and close it."""
 
-    def __init__(self, party: PartyId, urls: Sequence[str], context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        party: PartyId,
+        urls: Sequence[str],
+        context: Callable[[], ssl.SSLContext],
+        most_connections: int = MOST_CONNECTIONS,
+    ) -> None:
         self.party = party
-        self._ways = [(url, Exchanges(url, context)) for url in urls]
+        self._ways = [(url, Exchanges(url, context, most_connections)) for url in urls]
 
     async def send(self, interface: str, datagrams: Sequence[bytes]) -> tuple[Receipt, ...]:
         """Hand over datagrams of one interface; return a receipt for each. Raises `LineError`."""

@@ -1,7 +1,7 @@
 """Many devices in one process: each with its own identity, store, certificate and connection, as it would be alone.
 
 A device runs the service's own parts: a desk thread, a sender, a collector. Only its process is shared with others, and
-its line is an in-memory fibre.
+its line goes dark once nobody measures it any more.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import datetime as dt
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from qsotn.adapters.storage.sqlite import SqliteStore
-from qsotn.adapters.transport.http import HttpPeer
+from qsotn.adapters.transport.http import DEVICE_CONNECTIONS, HttpPeer
 from qsotn.app.authority import Authority, pem_certificate, pem_key
 from qsotn.crypto.identity import Identity
 from qsotn.crypto.suites import DEFAULT_SUITE
@@ -32,7 +32,7 @@ from qsotn.ports import Posted, Store
 from qsotn.procedures.turn import Row, State
 from qsotn.runtime import Node
 from qsotn.runtime.batch import Accepted
-from qsotn.runtime.node import Observer
+from qsotn.runtime.outcomes import Observer
 from qsotn.service.collector import Collector
 from qsotn.service.config import TlsSection
 from qsotn.service.doorbell import Doorbell
@@ -47,7 +47,7 @@ from qsotn.service.installation import (
     open_vault,
     provision,
 )
-from qsotn.service.lines import Line
+from qsotn.service.lines import NO_LINE_S, Line
 from qsotn.service.sender import LEASE_US, Sender
 from qsotn.service.worker import DeskWorker
 
@@ -124,6 +124,19 @@ class Workshop:
         return Credentialed(party, section)
 
 
+class SwitchableLine(Line):
+    """A line whose light can be put out: it then neither sends nor looks at what arrives."""
+
+    dark = False
+
+    def idle(self, node: Node) -> float:
+        """Carry what there is, while there is light."""
+        if self.dark:
+            self._drop_arrivals()
+            return NO_LINE_S
+        return super().idle(node)
+
+
 class Device:
     """One device at work: the outlet and the observer of its own desk. Make it within the event loop it runs in."""
 
@@ -134,8 +147,8 @@ class Device:
         opened = partial(_open, workshop, party, self)
         self.worker = _worker(opened, line)
         tls = workshop.tls(party)
-        self._peer = HttpPeer(workshop.pmp, workshop.urls, lambda: tls.client(workshop.pmp))
-        self.sender = Sender(self.worker, lambda _: self._peer)
+        self._peer = HttpPeer(workshop.pmp, workshop.urls, lambda: tls.client(workshop.pmp), DEVICE_CONNECTIONS)
+        self.sender = Sender(self.worker, lambda _: self._peer, alone=True)
         self._collector = Collector(self.worker, self._peer)
 
     async def completed(self, ladder: str) -> None:
@@ -162,7 +175,7 @@ class Device:
         """These are on lease to this device."""
         self.sender.take(posted)
 
-    def mail(self, _: Collection[PartyId]) -> None:
+    def mail(self, _: Mapping[PartyId, Sequence[Posted]]) -> None:
         """Nobody collects at a device."""
 
     @contextlib.asynccontextmanager

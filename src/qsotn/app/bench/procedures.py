@@ -25,7 +25,7 @@ import aiohttp
 import msgspec
 
 from qsotn.app.bench import bare
-from qsotn.app.bench.devices import Device, Workshop
+from qsotn.app.bench.devices import Device, SwitchableLine, Workshop
 from qsotn.app.bench.province import HOPS, BenchProvince, running_province
 from qsotn.app.record import ADMIN, operator_tls
 from qsotn.domain import PartyId
@@ -35,7 +35,6 @@ from qsotn.procedures.leased_line import LEASED_LINE
 from qsotn.service.config import LineSection
 from qsotn.service.garbage import collect_rarely
 from qsotn.service.identity_files import Credentialed
-from qsotn.service.lines import Line
 
 T = TypeVar("T")
 
@@ -43,6 +42,8 @@ ACCOUNT: Final = "bench"
 CITIES: Final = ("jinan", "qingdao")
 GROUP, LINES_AT_ONCE = 96, 48
 """Devices, and lines, that are started together."""
+OPERATORS_CONNECTIONS, KEPT_ALIVE_S = 8, 60.0
+"""Orders are given over as many connections, which stand before."""
 PATIENCE_S: Final = 120.0
 POLL_S: Final = 0.1
 ENDED: Final = r'qsotn_procedures_ended_total{{ladder="{}",state="(\w+)"}} (\S+)'
@@ -81,7 +82,9 @@ class ProcedureBenchmark(msgspec.Struct, frozen=True):
 
 NOT_MEASURED: Final = (
     "distillation: keys are drawn at random and put in stock before",
-    "devices: they are made, started and connected before their orders are given",
+    "devices: they are made, started and connected before their orders are given, and end after all of their group",
+    "the operator: the connections on which orders are given stand before",
+    "lines at work: one that is established goes dark",
     "the network: everything runs on one machine's loopback",
 )
 
@@ -121,13 +124,20 @@ class Meter:
 
 
 @dataclass(frozen=True)
+class End:
+    """A device and its line."""
+
+    device: Device
+    line: SwitchableLine
+
+
+@dataclass(frozen=True)
 class Pair:
-    """Two devices that a fibre joins, at work until the stack is closed."""
+    """Two devices that a fibre joins."""
 
     number: int
-    one: Device
-    other: Device
-    stack: contextlib.AsyncExitStack
+    a: End
+    b: End
 
 
 @dataclass
@@ -192,29 +202,32 @@ class _Bench:
         await self.order("/operations/v1/accounts", {"name": ACCOUNT})
         for start in range(0, pairs, LINES_AT_ONCE):
             numbers = range(start, min(start + LINES_AT_ONCE, pairs))
-            group = [await self._begin_pair(number) for number in numbers]
-            with meter:
-                await self._all(group, self._establish_one)
-            self.tell("lines", (start + len(group)) / pairs)
+            async with contextlib.AsyncExitStack() as stack:
+                group = [await self._begin_pair(number, stack) for number in numbers]
+                with meter:
+                    await self._all(group, self._establish_one)
+                    await self.recorded(LEASED_LINE.name, numbers.stop)
+            self.tell("lines", numbers.stop / pairs)
 
-    async def _begin_pair(self, number: int) -> Pair:
-        stack, devices = contextlib.AsyncExitStack(), []
+    async def _begin_pair(self, number: int, stack: contextlib.AsyncExitStack) -> Pair:
         ports = _free_udp_ports(4)
-        for at, (own, far, client) in enumerate(((0, 1, 2), (1, 0, 3))):
-            line = Line(LineSection(ports[own], ports[far], ports[client]))
-            stack.callback(line.close)
-            devices.append(Device(self.workshop, device_name(2 * number + at), line))
-            await stack.enter_async_context(devices[-1].running())
-        return Pair(number, devices[0], devices[1], stack)
+        near = await self._begin_end(2 * number, LineSection(ports[0], ports[1], ports[2]), stack)
+        far = await self._begin_end(2 * number + 1, LineSection(ports[1], ports[0], ports[3]), stack)
+        return Pair(number, near, far)
+
+    async def _begin_end(self, number: int, section: LineSection, stack: contextlib.AsyncExitStack) -> End:
+        line = SwitchableLine(section)
+        stack.callback(line.close)
+        device = Device(self.workshop, device_name(number), line)
+        await stack.enter_async_context(device.running())
+        return End(device, line)
 
     async def _establish_one(self, pair: Pair) -> None:
-        ends = {"cpe_a": pair.one.party, "cpe_b": pair.other.party}
-        async with pair.stack:  # a line that is established is stopped at once: what it carries is not measured here
-            await self.order(
-                "/operations/v1/lines", {"line": f"line-{pair.number}", "account": ACCOUNT, **ends, **QUALITY}
-            )
-            for device in (pair.one, pair.other):
-                await device.completed(LEASED_LINE.name)
+        ends = {"cpe_a": pair.a.device.party, "cpe_b": pair.b.device.party}
+        await self.order("/operations/v1/lines", {"line": f"line-{pair.number}", "account": ACCOUNT, **ends, **QUALITY})
+        for end in (pair.a, pair.b):
+            await end.device.completed(LEASED_LINE.name)
+        pair.a.line.dark = pair.b.line.dark = True
 
     async def _all(self, things: Sequence[T], act: Callable[[T], Awaitable[object]]) -> None:
         waiting = iter(things)
@@ -273,10 +286,12 @@ async def _measure(
     unit: bare.UnitCosts,
 ) -> ProcedureBenchmark:
     tls = Credentialed(ADMIN, operator_tls(province.folder))
-    connector = aiohttp.TCPConnector(ssl=tls.client(province.plan.pomp), limit=concurrency)
+    context = tls.client(province.plan.pomp)
+    connector = aiohttp.TCPConnector(ssl=context, limit=OPERATORS_CONNECTIONS, keepalive_timeout=KEPT_ALIVE_S)
     collect_rarely()  # as the process of a device does once it is ready
     async with aiohttp.ClientSession(connector=connector) as session:
         bench = _Bench(province, workshop, session, concurrency, tell)
+        await asyncio.gather(*(bench.recorded(INITIALIZATION.name, 0) for _ in range(OPERATORS_CONNECTIONS)))
         whole, growth, reached = Meter(province), [], 0
         for size in sizes:
             window = max(reached, size - max(SMALLEST_WINDOW, size // 10))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -98,14 +98,19 @@ def make_application(
 ) -> Application:
     """Make the application that serves one party. Its request metrics are registered in `registry`."""
     service = Service(role, worker, ready, registry, mailbox, deployment, rendered(role))
-    return Application(_router(service), Metrics(registry))
+    return Application(_resources(service), Metrics(registry))
 
 
-def _router(service: Service) -> Router:
+def _resources(service: Service) -> dict[str, Resource]:
+    """Return what is served, by path, in the order in which it is declared."""
     by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
     for operation in operations_of(service.role):
         by_path[operation.path][operation.method] = operation
-    routes = [Route(path, Resource(service, methods)) for path, methods in by_path.items()]
+    return {path: Resource(service, methods) for path, methods in by_path.items()}
+
+
+def _router(resources: Mapping[str, Resource]) -> Router:
+    routes = [Route(path, resource) for path, resource in resources.items()]
     return Router(routes, redirect_slashes=False, default=_not_found)
 
 
@@ -116,8 +121,10 @@ async def _not_found(scope: Scope, _: Receive, __: Send) -> None:
 class Application:
     """Serves requests, and answers every one: the one place where errors become problem documents."""
 
-    def __init__(self, router: Router, metrics: Metrics) -> None:
-        self._router = router
+    def __init__(self, resources: Mapping[str, Resource], metrics: Metrics) -> None:
+        self._fixed = {path: resource for path, resource in resources.items() if "{" not in path}
+        """Those without parameters in their path, among them all that datagrams take, need no search."""
+        self._router = _router(resources)
         self._metrics = metrics
         self._bodies = Bodies()
 
@@ -136,10 +143,18 @@ class Application:
             body.forget()
             self._metrics.note(scope.get(OPERATION, _NONE), sending.status, time.perf_counter() - began)
 
+    async def _route(self, scope: Scope, receive: Receive, sending: Sending) -> None:
+        fixed = self._fixed.get(scope["path"])
+        if fixed is None:
+            await self._router(scope, receive, sending)
+        else:
+            scope["path_params"] = {}
+            await fixed(scope, receive, sending)
+
     async def _serve(self, scope: Scope, receive: Receive, sending: Sending) -> None:
         try:
             check_size(scope)
-            await self._router(scope, receive, sending)
+            await self._route(scope, receive, sending)
         except ClientGone:
             raise
         except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from qsotn.domain import LineId, PartyId, Role
 from qsotn.keynetwork.delivery import Pool, PoolCount
 from qsotn.ports import Posted
+from qsotn.procedures.turn import Work
 from qsotn.runtime import Node
 from qsotn.runtime.admission import Bearer
 from qsotn.service.delivery.assignments import (
@@ -31,7 +32,7 @@ from qsotn.service.interoperation.etsi004_messages import (
     StreamReport,
 )
 from qsotn.service.orders import Terms
-from qsotn.service.worker import Receipts
+from qsotn.service.taking import Receipts
 
 T = TypeVar("T")
 
@@ -53,6 +54,9 @@ class Worker(Protocol):
 
     async def call(self, function: Callable[[Node], T]) -> T:
         """Run a repeatable function at the desk. Raises what it raises, and `Overloaded`."""
+
+    async def order(self, start: Callable[[Any, Work], T], traceparent: str = "") -> T:
+        """Run a repeatable local command of the party. Raises what it raises, and `Overloaded`."""
 
     async def receive(self, datagrams: Sequence[bytes], bearer: Bearer) -> Receipts:
         """Take datagrams; what was taken is durable. Raises `Overloaded`."""

@@ -195,7 +195,7 @@ def idempotent(place: Callable[[Pomp, Work, Call[Any, Any, Any]], Answer]) -> Ac
         def start(pomp: Pomp, work: Work) -> Answer:
             return idempotency.once(pomp.desk, request, lambda: place(pomp, work, call))
 
-        return await call.service.worker.call(lambda node: node.begin(start, trace))
+        return await call.service.worker.order(start, trace)
 
     return act
 

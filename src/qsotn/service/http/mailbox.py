@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -73,21 +74,34 @@ async def collect_mail(service: Service, peer: Peer, scope: Scope, receive: Rece
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """Await something as long as the client is there. Raises `ClientGone`: nobody else may wait in its place."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    task, left = asyncio.current_task(), False
+    if task is None:
+        raise RuntimeError("only a task can be kept waiting")
+
+    def leave(watching: asyncio.Task[None]) -> None:
+        nonlocal left
+        if not watching.cancelled():
+            left = True
+            task.cancel()
+
+    watching = asyncio.create_task(_gone(receive))
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if left and not task.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        watching.remove_done_callback(leave)
+        watching.cancel()
 
 
 async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Return when the client has left, or what it sends cannot be taken."""
+    with contextlib.suppress(HttpProblem):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 _SUMMARY, _DESCRIPTION = words_of(collect_mail)

@@ -59,7 +59,7 @@ from qsotn.service.http.procedures import (
     sits_in,
 )
 from qsotn.service.http.request import NoParameters, check_media_type, query_parameters, read_body
-from qsotn.service.worker import Receipts
+from qsotn.service.taking import Receipts
 
 REFUSALS: Final = (
     MALFORMED_MESSAGE,
