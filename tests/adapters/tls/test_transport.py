@@ -127,3 +127,30 @@ def test_an_answer_is_read_to_its_end_by_a_slow_client_after_the_goodbye(
 
     assert asyncio.run(story(slowly=True)) == size
     assert asyncio.run(story(slowly=False)) < size
+
+
+def test_to_end_what_has_ended_is_nothing(province: Province) -> None:
+    """asyncio closes a socket twice if it is told to after it sent the rest of a buffer."""
+    server, client = province.process(QSSP), province.process(KM)
+    failures: list[dict[str, Any]] = []
+    carried: list[Any] = []
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        narrow(writer)
+        carried.append(writer.transport)
+        writer.write(bytes(512 * 1024))
+        writer.close()
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
+        async with serving(server.server(), pour) as served:
+            reader, writer = await connected(client.client(QSSP), served.port)
+            assert len(await reader.read()) == 512 * 1024
+            writer.close()
+            while not carried[0]._gone:
+                await asyncio.sleep(0.01)
+            carried[0].abort()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(story())
+    assert failures == []

@@ -39,7 +39,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._network: asyncio.Transport
         self._application: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._paused = self._closing = False
+        self._paused = self._closing = self._gone = False
         self._error: Exception | None = None
         self.opened: asyncio.Future[asyncio.Protocol] = self._loop.create_future()
         """The application's protocol, once the handshake is over, or why it failed."""
@@ -120,7 +120,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self._stop_timer()
-        self._closing = True
+        self._closing = self._gone = True
         reason = self._error or exc
         if self._application is not None:
             self._application.connection_lost(reason)
@@ -211,7 +211,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def abort(self) -> None:
         """End at once; what is not sent is dropped."""
         self._closing = True
-        self._network.abort()
+        if not self._gone:  # asyncio would close a socket that it has closed before
+            self._network.abort()
 
     def is_closing(self) -> bool:
         """Say whether the end has begun."""
