@@ -144,6 +144,15 @@ def test_a_well_formed_forgery_is_a_bad_signature(world: Any) -> None:
             envelope.open_signed(framed(FINE, signature=signature), CONTEXT, lambda _: key_of(world.qssp[1]))
 
 
+@pytest.mark.parametrize(("signer", "kept"), [(b"km/jinan", 1), (b"k" * 100_000, 0)], ids=["a party", "as it likes"])
+def test_a_header_that_a_stranger_made_long_is_not_remembered(signer: bytes, kept: int) -> None:
+    """What is remembered is chosen by whoever sends, before anything was verified."""
+    remembered = envelope._known_header
+    remembered.cache_clear()
+    assert envelope.claimed_signer(framed({1: -49, 4: signer})) == signer
+    assert remembered.cache_info().currsize == kept
+
+
 def several(size: int) -> list[bytes]:
     return [b"what is said, %d" % number for number in range(size)]
 

@@ -182,15 +182,23 @@ def _parse(message: bytes) -> _Parts:
     raise MalformedMessage("the COSE_Sign1 is neither [protected, {}, payload, signature] nor a receipt of inclusion")
 
 
-@lru_cache(maxsize=1024)
-def _read_header(protected: bytes, labels: frozenset[int]) -> tuple[SignatureScheme, bytes, int]:
-    """Return the scheme, the claimed signer, and the size of the tree that was signed (0: signed alone).
+_LONGEST_KEPT: Final = 256
+"""Bytes of a protected header that is remembered: whoever sends one decides how long it is, before it is verified."""
 
-    A party's protected headers are few, and what they say depends on nothing but their bytes. Failures are not kept.
-    """
+
+def _read_header(protected: bytes, labels: frozenset[int]) -> tuple[SignatureScheme, bytes, int]:
+    """Return the scheme, the claimed signer, and the size of the tree that was signed (0: signed alone)."""
+    return (_known_header if len(protected) <= _LONGEST_KEPT else _header_of)(protected, labels)
+
+
+def _header_of(protected: bytes, labels: frozenset[int]) -> tuple[SignatureScheme, bytes, int]:
     header = _header(protected, labels)
     scheme, kid = _scheme_and_kid(header)
     return scheme, kid, _signed_size(header) if _Header.TREE_SIZE in labels else 0
+
+
+# A party's headers are few, and what they say depends on nothing but their bytes. Failures are not kept.
+_known_header = lru_cache(maxsize=1024)(_header_of)
 
 
 def _header(protected: bytes, labels: frozenset[int]) -> dict[Any, object]:
