@@ -14,7 +14,6 @@ from qsotn.errors import BadProof
 
 AEAD_KEY_BYTES: Final = 32
 MAC_KEY_BYTES: Final = 48
-TAG_BYTES: Final = 48
 
 
 def length_prefixed(parts: Iterable[bytes]) -> bytes:

@@ -77,7 +77,7 @@ class ReadyKey(msgspec.Struct, frozen=True, gc=False):
 
 # --- operations -----------------------------------------------------------------------------------------------------
 
-# Structs, as one or two are made for every request of an SAE: a frozen dataclass takes ten times as long to make.
+# Structs, as one or two are made for every request of an SAE: a frozen dataclass takes far longer to make.
 
 
 class Deposit(msgspec.Struct, frozen=True, gc=False):

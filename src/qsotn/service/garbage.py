@@ -1,8 +1,7 @@
 """When a process of ours looks for garbage in cycles.
 
 Python does so after every 700 objects that may hold others, and a request makes dozens that are gone by reference
-counting before anybody looks. So it looks at what it must keep, again and again: an eighth of the processor time of key
-delivery (`qsotn bench keys`) was that.
+counting before anybody looks. So it looks at what it must keep, again and again; in `qsotn bench keys` that shows.
 """
 
 from __future__ import annotations

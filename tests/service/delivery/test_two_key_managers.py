@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.service.desks import run
 from tests.service.http.driver import STARTED_AT, always_ready
 
 from qsotn.adapters.keystore import open_key_store
+from qsotn.adapters.tls.context import PostQuantumContext
 from qsotn.adapters.tls.uvicorn_protocol import over_tls
 from qsotn.adapters.transport.http import HttpPeer
 from qsotn.crypto.vault import Vault
@@ -54,7 +54,7 @@ class House:
     voids: Voids
     far_end: FarEnd
     peer: HttpPeer
-    context: Callable[[], ssl.SSLContext]
+    context: Callable[[], PostQuantumContext]
 
 
 class NobodysDesk:

@@ -1,7 +1,7 @@
 """TLS over a socket: a protocol to the network below, a transport to the application above.
 
-asyncio has one, made for every TLS library and every protocol, and it is what most of a small request costs. This one
-carries our own engine and nothing else, so it need not ask twice whether there is more; it keeps one record of buffer a
+asyncio has one, made for every TLS library and every protocol, and for small requests that is dear. This one carries
+our own engine and nothing else, so it need not ask twice whether there is more; it keeps one record of buffer a
 connection; and it sends the alert of a handshake that failed, which asyncio's throws away.
 
 An end is said: `close` sends the goodbye of TLS, then the end of the stream, and waits for the peer's for a moment. A
@@ -24,6 +24,7 @@ P = TypeVar("P", bound=asyncio.Protocol)
 SHUTDOWN_S: Final = 2.0
 """How long a peer may take to answer our goodbye, or to read some of what was sent before."""
 MOST_UNREAD: Final = 1024 * 1024
+"""Bytes that may wait to be sent while TLS itself has something to answer."""
 _BUFFER: Final = LARGEST_RECORD + 512
 """A record with all that is around it (RFC 8446, clause 5.2)."""
 
@@ -88,15 +89,15 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _deliver(self) -> None:
         application, engine = cast("asyncio.Protocol", self._application), self._engine
-        try:
-            while not (self._paused or self._closing):
+        while not (self._paused or self._closing):
+            try:
                 data = engine.read()
-                if not data:
-                    break
-                application.data_received(data)
-        except ssl.SSLError as error:
-            self._fail(error)
-            return
+            except ssl.SSLError as error:
+                self._fail(error)
+                return
+            if not data:
+                break
+            application.data_received(data)
         if engine.answers:
             self._answer()
         if engine.ended and not self._closing:
@@ -285,17 +286,15 @@ async def accept(
     await _opened(transport)
 
 
-async def connect(context: ssl.SSLContext, host: str, port: int, application: Callable[[], P], handshake_s: float) -> P:
+async def connect(
+    context: PostQuantumContext, host: str, port: int, application: Callable[[], P], handshake_s: float
+) -> P:
     """Connect to the party that a context is for; return the application's protocol once it is verified.
 
-    Over the same kinds of TLS, and raises the same, as `accept`.
+    Raises `OSError`, as `accept` does.
     """
-    loop = asyncio.get_running_loop()
-    if not isinstance(context, PostQuantumContext):
-        _, protocol = await loop.create_connection(application, host, port, ssl=context, server_hostname=host)
-        return protocol
     transport = TlsTransport(context.engine(), application, handshake_s)
-    await loop.create_connection(lambda: transport, host, port)
+    await asyncio.get_running_loop().create_connection(lambda: transport, host, port)
     return cast("P", await _opened(transport))
 
 

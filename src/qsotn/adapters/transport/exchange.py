@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from qsotn.adapters.tls.context import PostQuantumContext
 from qsotn.adapters.tls.transport import connect
 from qsotn.errors import LineError
 
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
 class Exchanges:
     """The connections to one address. Use them within one event loop, and close them."""
 
-    def __init__(self, url: str, context: Callable[[], ssl.SSLContext], most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self, url: str, context: Callable[[], PostQuantumContext], most: int = MOST_CONNECTIONS) -> None:
         """`url` is `https://host:port`; `context` is called for every new connection, of which there are `most`."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 443

@@ -8,7 +8,6 @@ it comes again.
 from __future__ import annotations
 
 import io
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import cbor2
 import httptools
 import msgspec
 
+from qsotn.adapters.tls.context import PostQuantumContext
 from qsotn.adapters.transport.exchange import MOST_CONNECTIONS, Exchanges, Response
 from qsotn.domain import PartyId
 from qsotn.errors import LineError, PeerError
@@ -73,7 +73,7 @@ class HttpPeer:
         self,
         party: PartyId,
         urls: Sequence[str],
-        context: Callable[[], ssl.SSLContext],
+        context: Callable[[], PostQuantumContext],
         most_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self.party = party

@@ -188,7 +188,7 @@ def idempotent(place: Callable[[Pomp, Work, Call[Any, Any, Any]], Answer]) -> Ac
     """Make an act of something that changes the POMP's records: done once for each Idempotency-Key."""
 
     async def act(call: Call[Any, Any, Any]) -> Answer:
-        key, asked = call.header(b"idempotency-key"), (call.scope["method"], call.scope["path"], call.query, call.body)
+        key, asked = call.header(idempotency.HEADER), (call.scope["method"], call.scope["path"], call.query, call.body)
         request = idempotency.asked(call.peer.party, key, *asked)
         trace = _traceparent(call)
 
